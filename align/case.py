@@ -1,0 +1,86 @@
+"""What is aligned: a reference, a port, and everything both are fed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+STEPS = ("data", "weights", "init", "forward", "metric", "loss", "bp_align", "optim", "train_align")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of the model: its shape with the batch first, and what it is filled with.
+
+    `photographs`: real images, cropped and normalised, the last one nearly constant (a low-variance row shows
+    epsilons). `normal`: standard-normal values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    fill: str = "photographs"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The training criterion: label smoothing, and DeiT's distillation (`none`, `soft`, `hard`)."""
+
+    smoothing: float = 0.1
+    distillation: str = "none"
+    alpha: float = 0.5
+    tau: float = 3.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """The run of `train_align`: a small model of the same family on scikit-learn's 1,797 digits."""
+
+    reference: str
+    port: str
+    build: Mapping[str, Any]
+    image_size: int = 64
+    iterations: int = 100
+    batch: int = 48
+    accumulation: int = 1
+    clip_norm: float | None = None
+    optimizer: Mapping[str, Any] = field(default_factory=lambda: {"lr": 2e-3, "weight_decay": 0.05, "eps": 1e-8})
+    warmup_iterations: int = 10
+    warmup_lr: float = 1e-6
+    min_lr: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair to align. `reference` and `port` are import paths `module:builder`, both called with `build`.
+
+    The package of each path (`torch_ref`, `paddle_impl`) must offer the twins `data losses metrics optim train weights`
+    that the steps call.
+    """
+
+    name: str
+    reference: str
+    port: str
+    build: Mapping[str, Any]
+    inputs: tuple[Input, ...]
+    classes: int
+    loss: Loss = Loss()
+    optimizer: Mapping[str, Any] = field(default_factory=lambda: {"lr": 5e-4, "weight_decay": 0.05, "eps": 1e-8})
+    iterations: int = 5
+    clip_norm: float | None = None
+    training: Training | None = None
+    steps: tuple[str, ...] = STEPS
+    seed: int = 20210330  # the day PiT was submitted to arXiv (2103.16302); any other would do
+    summary: str = ""
+
+    def builder(self, side: str) -> str:
+        return self.reference if side == "torch" else self.port
+
+    def package(self, side: str) -> str:
+        return self.builder(side).partition(":")[0].partition(".")[0]
+
+
+def from_json(fields: Mapping[str, Any]) -> Case:
+    """The case whose `dataclasses.asdict` went through JSON, where tuples become lists."""
+    inputs = tuple(Input(**{**item, "shape": tuple(item["shape"])}) for item in fields["inputs"])
+    training = Training(**fields["training"]) if fields["training"] else None
+    nested = {"inputs": inputs, "training": training, "loss": Loss(**fields["loss"]), "steps": tuple(fields["steps"])}
+    return Case(**{**fields, **nested})

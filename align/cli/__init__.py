@@ -1,0 +1,55 @@
+"""The `align` command: one module a sub-command, imported only when it is called, so that `--help` stays quick."""
+
+import argparse
+import importlib
+import os
+import sys
+
+from align import __version__
+from align.errors import AlignError
+
+# name: (module, one line of help)
+COMMANDS = {
+    "run": ("run", "record both sides, compare them, write the reports; exit 0 only if aligned"),
+    "convert": ("convert", "convert weights among .pth, .safetensors and .pdparams"),
+    "cases": ("cases", "list the cases"),
+    "doctor": ("doctor", "show interpreters, versions, devices and every switch: asked, in force, not available"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the answer is the exit code (see README, exit codes)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="align",
+        description="Prove that a PaddlePaddle port computes what its PyTorch reference computes.",
+        epilog="exit codes: 0 aligned; 1 misaligned; 2 usage or unusable input; 3 environment; 4 incomparable; 5 nothing "
+        "compared. `align COMMAND --help` shows the options of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"align {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # Only the named command's module is imported; the others are there for the listing.
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    for name, (module, text) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == named:
+            loaded = importlib.import_module(f"align.cli.{module}")
+            loaded.configure(sub)
+            sub.set_defaults(execute=loaded.execute)
+    args = parser.parse_args(arguments)
+    try:
+        return args.execute(args)
+    except AlignError as error:
+        print(f"align: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("align: interrupted; earlier results are untouched", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 3
+    except OSError as error:
+        print(
+            f"align: error: {error.filename or 'system'}: {error.strerror}; free space or fix access", file=sys.stderr
+        )
+        return 3

@@ -1,0 +1,224 @@
+"""From a case to recordings: the plan, the two processes, the order in which each side records its steps."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from align import steps as step_modules
+from align.case import Case
+from align.errors import UsageError
+from align.plan import Plan, build, open_plan
+from align.record import manifest
+from align.record.manifest import Recording
+from align.record.process import SideProcess
+from align.record.store import Store
+from align.sides import Spec
+
+TWIN = "float64"
+
+# Steps of the port that read what the reference recorded for another step.
+NEEDS = {"metric": "forward"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for."""
+
+    case: Case
+    out: Path
+    steps: tuple[str, ...]
+    sides: tuple[str, ...] = ("torch", "paddle")
+    dtype: str = "float32"
+    devices: dict[str, str] = field(default_factory=lambda: {"torch": "cpu", "paddle": "cpu"})
+    pythons: dict[str, str | None] = field(default_factory=dict)
+    data: Path | None = None
+    weights: Path | None = None
+    threads: int = 1
+    tf32: bool = False
+    roots: tuple[Path, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "recordings" / self.case.name
+
+    def prefix(self, side: str, dtype: str) -> str:
+        return f"{side}-{self.devices[side]}-{dtype}"
+
+
+# Told (side, step, dtype, done, total) while a step runs; done == total when it is finished.
+Progress = Callable[[str, str, str, int, int], None]
+
+
+def order(options: Options) -> list[tuple[str, str]]:
+    """(dtype, step) in the order in which a side records them: the working dtype first, then the twin."""
+    working = [(options.dtype, step) for step in options.steps]
+    if options.dtype == TWIN:
+        return working
+    return working + [(TWIN, step) for step in options.steps if step not in step_modules.EXACT]
+
+
+class Recorder:
+    """Runs the sides' processes at the same time; the port waits where it needs what the reference recorded."""
+
+    def __init__(self, options: Options, progress: Progress) -> None:
+        self.options, self.progress = options, progress
+        self._stack = ExitStack()
+        self._ready: dict[tuple[str, str], threading.Event] = {item: threading.Event() for item in order(options)}
+        self._stopped = threading.Event()
+        self._partial: dict[tuple[str, str], Path] = {}
+        self._first_error: BaseException | None = None
+        self.processes: dict[str, SideProcess] = {}
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._stack.close()
+
+    def process(self, side: str) -> SideProcess:
+        """The side's process, started when first asked for."""
+        if side not in self.processes:
+            options = self.options
+            options.folder.mkdir(parents=True, exist_ok=True)
+            self.processes[side] = self._stack.enter_context(
+                SideProcess(
+                    side,
+                    options.folder / f"{side}.log",
+                    python=options.pythons.get(side),
+                    device=options.devices[side],
+                    threads=options.threads,
+                    tf32=options.tf32,
+                    roots=options.roots,
+                )
+            )
+        return self.processes[side]
+
+    def run(self) -> tuple[Plan, dict[tuple[str, str], Recording]]:
+        """Record; the answer is the plan and every recording by (side, dtype)."""
+        options = self.options
+        for side in options.sides:
+            self.process(side)
+        recordings: dict[tuple[str, str], Recording] = {}
+        if "torch" in options.sides:
+            plan = self._plan()
+        else:
+            plan, recordings = self._existing()
+        dtypes = list(dict.fromkeys(dtype for dtype, _ in order(options)))
+        for side in options.sides:
+            for dtype in dtypes:
+                self._partial[side, dtype] = manifest.start(options.folder, options.prefix(side, dtype))
+        for (side, dtype), recording in recordings.items():
+            self._partial[side, dtype] = recording.folder
+        with ThreadPoolExecutor(len(options.sides)) as pool:
+            futures = [pool.submit(self._record, side, plan) for side in options.sides]
+        if self._first_error:
+            raise self._first_error
+        for future in futures:
+            future.result()
+        for side in options.sides:
+            for dtype in dtypes:
+                answer = self.processes[side].request("close", run=f"{side}-{dtype}")
+                recordings[side, dtype] = Recording(Path(answer["folder"]))
+        self._prune(plan, recordings)
+        return plan, recordings
+
+    def _plan(self) -> Plan:
+        options, torch = self.options, self.process("torch")
+        answer = torch.request("describe", case=asdict(options.case))
+        specs, training = (
+            [Spec(**{**row, "shape": tuple(row["shape"])}) for row in answer[key]]
+            for key in ("specs", "training_specs")
+        )
+        given = None
+        if options.weights:
+            given = (str(options.weights), self._read_weights(options.weights))
+        return build(options.case, specs, training, options.folder, options.data, given)
+
+    def _read_weights(self, path: Path) -> Store:
+        if not path.is_file():
+            raise UsageError(f"--weights {path}: no such file")
+        side = "paddle" if path.suffix == ".pdparams" else "torch"
+        folder = manifest.start(self.options.folder, "weights")
+        self.process(side).request(
+            "read_weights", package=self.options.case.package(side), path=str(path.resolve()), folder=str(folder)
+        )
+        return Store(folder, "weights")
+
+    def _existing(self) -> tuple[Plan, dict[tuple[str, str], Recording]]:
+        """The reference's last recordings, for a run of the port alone."""
+        found = {}
+        for dtype in dict.fromkeys(dtype for dtype, _ in order(self.options)):
+            prefix = self.options.prefix("torch", dtype)
+            folder = manifest.latest(self.options.folder, prefix)
+            if folder is None:
+                raise UsageError(f"{self.options.folder}: no recording {prefix}-*; record it first with --side torch")
+            found["torch", dtype] = Recording(folder)
+        plan = self.options.folder / f"plan-{found['torch', self.options.dtype].manifest.plan}"
+        return open_plan(plan), found
+
+    def _record(self, side: str, plan: Plan) -> None:
+        options, process = self.options, self.processes[side]
+        opened = set()
+        try:
+            for dtype, step in order(options):
+                run = f"{side}-{dtype}"
+                if dtype not in opened:
+                    opened.add(dtype)
+                    process.request(
+                        "open",
+                        run=run,
+                        case=asdict(options.case),
+                        plan=str(plan.folder),
+                        dtype=dtype,
+                        device=options.devices[side],
+                        folder=str(self._partial[side, dtype]),
+                        reference=str(self._partial["torch", options.dtype]),
+                    )
+                self._wait_for_reference(side, step)
+                process.request(
+                    "step",
+                    lambda done, total, at=(side, step, dtype): self.progress(*at, done, total),
+                    run=run,
+                    step=step,
+                )
+                self.progress(side, step, dtype, 1, 1)
+                if side == "torch":
+                    self._ready[dtype, step].set()
+        except BaseException as error:
+            # One side cannot go on: end the other too, and report what came first.
+            self._first_error = self._first_error or error
+            self._stopped.set()
+            for event in self._ready.values():
+                event.set()
+            for other in self.processes.values():
+                other.kill()
+            raise
+
+    def _wait_for_reference(self, side: str, step: str) -> None:
+        """Block until the reference has what the step reads."""
+        if side == "torch" or "torch" not in self.options.sides or step not in NEEDS:
+            return
+        self._ready[self.options.dtype, NEEDS[step]].wait()
+        if self._stopped.is_set():
+            raise UsageError(f"{side} side, {step}: the reference stopped before it recorded {NEEDS[step]}")
+
+    def _prune(self, plan: Plan, recordings: dict[tuple[str, str], Recording]) -> None:
+        keep = {recording.folder for recording in recordings.values()}
+        for side, dtype in recordings:
+            manifest.prune(self.options.folder, keep, self.options.prefix(side, dtype))
+        for path in self.options.folder.glob("plan-*"):
+            if path != plan.folder and not _still_used(path, self.options.folder):
+                manifest.remove(path)
+        for path in self.options.folder.glob(".partial-weights-*"):
+            manifest.remove(path)
+
+
+def _still_used(plan: Path, folder: Path) -> bool:
+    return any(
+        Recording(p.parent).manifest.plan == plan.name.removeprefix("plan-")
+        for p in folder.glob(f"*/{manifest.MANIFEST}")
+    )

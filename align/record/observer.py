@@ -1,0 +1,85 @@
+"""Every module's inputs and outputs, and the gradients that reach the outputs, recorded while a model runs."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
+
+import numpy as np
+
+from align.sides import Side
+
+ROOT_MODULE = "(model)"
+
+
+class Sink(Protocol):
+    """Where tensors go: a store's writer, or a meter that compares them with a recorded truth."""
+
+    def add(
+        self, name: str, array: np.ndarray, kind: str, *, headline: bool = ..., facts: Mapping[str, Any] | None = ...
+    ) -> Any: ...
+
+    def alias(self, name: str, existing: str, kind: str) -> Any: ...
+
+
+@contextmanager
+def observe(
+    side: Side, model: Any, sink: Sink, *, gradients: bool = False, only: tuple[str, ...] = ("*",)
+) -> Iterator[None]:
+    """Record `activation/<module>/in|out[/<path>]` in call order, and `activation_grad/<module>/out[/<path>]`.
+
+    The k-th further call of one module is `<module>#k`. A tensor that was recorded before and has not been written to
+    since becomes an alias. `only` are patterns of module names. The hooks are removed whatever happens.
+    """
+    calls: Counter[str] = Counter()
+    running: list[str] = []
+    known: dict[int, tuple[Any, int, str]] = {}
+
+    def put(name: str, tensor: Any, kind: str) -> None:
+        version = side.version(tensor)
+        held = known.get(id(tensor))
+        if held and held[0] is tensor and held[1] == version:
+            sink.alias(name, held[2], kind)
+            return
+        sink.add(name, side.to_numpy(tensor), kind)
+        known[id(tensor)] = (tensor, version, name)  # holding the tensor keeps its id from being used again
+
+    def before(module: str, arguments: Any) -> None:
+        name = module or ROOT_MODULE
+        label = f"{name}#{calls[name]}" if calls[name] else name
+        calls[name] += 1
+        running.append(label)
+        if _wanted(name, only):
+            # In-place modules overwrite their input, so it is taken before they run.
+            for path, tensor in leaves(side, arguments):
+                put(f"activation/{label}/in{path}", tensor, "input")
+
+    def after(module: str, outputs: Any) -> None:
+        label = running.pop()
+        if not _wanted(module or ROOT_MODULE, only):
+            return
+        for path, tensor in leaves(side, outputs):
+            put(f"activation/{label}/out{path}", tensor, "activation")
+            if gradients:
+                name = f"activation_grad/{label}/out{path}"
+                side.on_gradient(tensor, lambda grad, name=name: put(name, grad, "gradient"))
+
+    with side.hooked(model, before, after):
+        yield
+
+
+def leaves(side: Side, value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, tensor) of every tensor in nested tuples, lists, dictionaries and attribute holders, in order."""
+    if side.is_tensor(value):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from leaves(side, item, f"{path}/{key}")
+    elif isinstance(value, (tuple, list)):
+        for index, item in enumerate(value):
+            yield from leaves(side, item, path if len(value) == 1 and not path else f"{path}/{index}")
+
+
+def _wanted(name: str, only: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in only)

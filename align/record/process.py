@@ -1,0 +1,117 @@
+"""The harness's end of a side's process."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from align import errors
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class SideProcess:
+    """A running worker. `request` sends one operation and waits for its answer; use as a context manager."""
+
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        *,
+        python: str | None = None,
+        device: str = "cpu",
+        threads: int = 1,
+        tf32: bool = False,
+        roots: tuple[Path, ...] = (),
+    ) -> None:
+        self.name, self._log = name, log
+        self._settings = {"device": device, "threads": threads, "tf32": tf32}
+        command = [python or sys.executable, "-m", "align.record.worker", name]
+        self._stderr = log.open("wb")
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env=_environment(threads, tf32, roots),
+                text=True,
+            )
+        except OSError as error:
+            raise errors.EnvironmentFault(f"--{name}-python {command[0]}: cannot start it: {error.strerror}") from None
+
+    def __enter__(self) -> "SideProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process at once; a half recording stays under its `.partial` name and is never taken for a whole."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._stderr):
+            if stream:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass
+
+    def request(
+        self, operation: str, progress: Callable[[int, int], None] | None = None, **arguments: Any
+    ) -> Mapping[str, Any]:
+        """One operation of `align.record.worker.Worker`. Raises the AlignError that the worker met."""
+        assert self._process.stdin and self._process.stdout
+        message = {"operation": operation, "side": self._settings, **arguments}
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._died(operation) from None
+        for line in self._process.stdout:
+            event = json.loads(line)
+            if event["event"] == "progress":
+                if progress:
+                    progress(event["done"], event["total"])
+            elif event["event"] == "done":
+                return event
+            else:
+                raise self._error(event, arguments.get("step", operation))
+        raise self._died(operation)
+
+    def _error(self, event: Mapping[str, str], where: str) -> errors.AlignError:
+        if event["kind"] == "raised":
+            return errors.UsageError(f"{self.name} side, {where}: {event['message']} (traceback in {self._log})")
+        kind = getattr(errors, event["kind"], errors.AlignError)
+        return kind(event["message"])
+
+    def _died(self, operation: str) -> errors.AlignError:
+        code = self._process.wait()
+        tail = self._log.read_text(errors="replace").strip().splitlines()[-3:]
+        told = " | ".join(tail) or "it printed nothing"
+        return errors.EnvironmentFault(f"the {self.name} process ended during {operation} (status {code}): {told}")
+
+
+def _environment(threads: int, tf32: bool, roots: tuple[Path, ...]) -> dict[str, str]:
+    """Variables that must be in force before a framework is imported."""
+    count = str(threads)
+    fixed = {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "FLAGS_cudnn_deterministic": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, (*roots, Path.cwd(), ROOT))),
+    }
+    environment = {**os.environ, **fixed}
+    if tf32:
+        environment.pop("NVIDIA_TF32_OVERRIDE", None)
+    else:
+        environment["NVIDIA_TF32_OVERRIDE"] = "0"
+    return environment

@@ -1,0 +1,174 @@
+"""Tensors on disk: one `<step>.tensors` file of raw bytes and one `<step>.index.jsonl` that says what lies where.
+
+A writer appends, so a recording streams to disk whatever its size; a reader maps the file, so nothing is loaded that is
+not looked at. Identical storage is written once. Nothing here is ever executed on reading: the index is JSON, and an
+entry that points outside its file is refused.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from align.errors import UsageError
+
+ALIGNMENT = 64  # bytes: a cache line, so that mapped arrays are aligned for any dtype
+KINDS = ("input", "output", "activation", "gradient", "parameter", "buffer", "state", "curve", "metric", "statistic")
+BFLOAT16 = "bfloat16"  # numpy has no such type: stored as its 16 bits, read back as float32
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recorded tensor: its name, kind, dtype name, shape, place in the file and BLAKE3 hash of its bytes."""
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+    hash: str
+    headline: bool = False
+    facts: Mapping[str, Any] | None = None
+
+
+class StoreWriter:
+    """Appends tensors to `<folder>/<name>.tensors`; `close` writes the index. Use as a context manager."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._data_path = folder / f"{name}.tensors"
+        self._index_path = folder / f"{name}.index.jsonl"
+        self._file = self._data_path.open("wb")
+        self._position = 0
+        self._file_hash = blake3()
+        self._entries: dict[str, Entry] = {}
+        self._written: dict[tuple[str, str, int], int] = {}
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()
+
+    def add(
+        self,
+        name: str,
+        array: np.ndarray,
+        kind: str,
+        *,
+        bfloat16: bool = False,
+        headline: bool = False,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Entry:
+        """Append one array (any shape; no object dtype) under a name not used yet.
+
+        `bfloat16` says that a uint16 array holds bfloat16 bits. a `headline` array also goes into the step's
+        reprod_log file, under the same name.
+        """
+        if name in self._entries:
+            raise ValueError(f"{self._index_path.name}: tensor {name!r} is recorded twice")
+        if kind not in KINDS:
+            raise ValueError(f"{name}: kind {kind!r} is not one of {', '.join(KINDS)}")
+        if array.dtype.hasobject:
+            raise ValueError(f"{name}: an array of Python objects cannot be recorded")
+        # ascontiguousarray would turn a 0-d array into a 1-d one.
+        flat = array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        payload = flat.reshape(-1).view(np.uint8).data if flat.size else memoryview(b"")
+        digest = blake3(payload).hexdigest()
+        known = (digest, flat.dtype.str, flat.nbytes)
+        offset = self._written.get(known)
+        if offset is None:
+            padding = -self._position % ALIGNMENT
+            for chunk in (b"\0" * padding, payload):
+                self._file.write(chunk)
+                self._file_hash.update(chunk)
+            offset = self._position + padding
+            self._position = offset + flat.nbytes
+            self._written[known] = offset
+        dtype = BFLOAT16 if bfloat16 else flat.dtype.name
+        entry = Entry(name, kind, dtype, array.shape, offset, flat.nbytes, digest, headline, facts)
+        self._entries[name] = entry
+        return entry
+
+    def alias(self, name: str, existing: str, kind: str) -> Entry:
+        """Record that `name` is the very tensor recorded as `existing`; nothing is written again."""
+        if name in self._entries:
+            raise ValueError(f"{self._index_path.name}: tensor {name!r} is recorded twice")
+        entry = replace(self._entries[existing], name=name, kind=kind, headline=False, facts={"same_as": existing})
+        self._entries[name] = entry
+        return entry
+
+    def close(self) -> dict[str, str]:
+        """Flush both files; the answer is the hash of each, by file name."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in self._entries.values()).encode()
+        self._index_path.write_bytes(lines)
+        self.hashes = {
+            self._data_path.name: self._file_hash.hexdigest(),
+            self._index_path.name: blake3(lines).hexdigest(),
+        }
+        return self.hashes
+
+
+class Store(Mapping[str, np.ndarray]):
+    """A written store, mapped: `store[name]` is a read-only array (bfloat16 comes back widened to float32)."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        index, data = folder / f"{name}.index.jsonl", folder / f"{name}.tensors"
+        try:
+            size = data.stat().st_size
+            rows = [json.loads(line) for line in index.read_text().splitlines()]
+            entries = [Entry(**{**row, "shape": tuple(row["shape"])}) for row in rows]
+        except OSError as error:
+            raise UsageError(f"{error.filename}: cannot read the recording: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"{index}: not a recording's index ({error}); record again") from None
+        for entry in entries:
+            _check_entry(entry, size, index)
+        self.entries = {entry.name: entry for entry in entries}
+        self._bytes = np.memmap(data, np.uint8, "r") if size else np.empty(0, np.uint8)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        entry = self.entries[name]
+        raw = self._bytes[entry.offset : entry.offset + entry.nbytes]
+        if entry.dtype == BFLOAT16:
+            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(entry.shape)
+        return raw.view(np.dtype(entry.dtype)).reshape(entry.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def _check_entry(entry: Entry, size: int, index: Path) -> None:
+    """An index is data from elsewhere: whatever it claims must fit the bytes that are there."""
+    where = f"{index}: tensor {entry.name!r}"
+    if entry.dtype != BFLOAT16:
+        try:
+            dtype = np.dtype(entry.dtype)
+        except TypeError:
+            raise UsageError(f"{where} has unknown dtype {entry.dtype!r}") from None
+        if dtype.kind not in "biufc":
+            raise UsageError(f"{where} has dtype {entry.dtype!r}; only numbers and booleans can be compared")
+    width = 2 if entry.dtype == BFLOAT16 else dtype.itemsize
+    counts = (*entry.shape, entry.offset, entry.nbytes)
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise UsageError(f"{where} has a negative or fractional size")
+    if math.prod(entry.shape) * width != entry.nbytes or entry.offset + entry.nbytes > size:
+        raise UsageError(
+            f"{where} does not fit its file ({entry.nbytes} bytes at {entry.offset} of {size}); record again"
+        )

@@ -1,0 +1,193 @@
+"""The process of one side: `python -m align.record.worker torch|paddle`.
+
+It reads one JSON request a line from standard input and answers with JSON events on what was standard output; whatever
+the frameworks print goes to standard error. It imports one framework and never the other.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from align import case as cases
+from align import steps
+from align.errors import AlignError, UsageError
+from align.plan import open_plan
+from align.record import manifest
+from align.record.context import Context, resolve
+from align.record.store import Store, StoreWriter
+from align.sides import Side
+
+OTHER = {"torch": "paddle", "paddle": "torch"}
+
+
+class Worker:
+    """Serves the requests of one harness: describe models, record steps, write the classic files and logs."""
+
+    def __init__(self, side: Side, send: Callable[[Mapping[str, Any]], None]) -> None:
+        self.side, self._send = side, send
+        self._runs: dict[str, dict[str, Any]] = {}
+
+    def environment(self) -> dict[str, Any]:
+        """Versions, devices and switches of this side, as `align doctor` and the manifest show them."""
+        return {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "versions": {**self.side.versions(), "numpy": importlib.import_module("numpy").__version__},
+            "devices": self.side.devices(),
+            "switches": [{**asdict(switch), "state": switch.state} for switch in self.side.switches()],
+        }
+
+    def describe(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        """The reference's tensors: of the model, and of the model that `train_align` trains."""
+        todo = cases.from_json(case)
+        self.side.set_precision("float32")
+        answer = {"specs": self._specs(todo.builder(self.side.name), todo.build), "training_specs": []}
+        if todo.training:
+            answer["training_specs"] = self._specs(todo.training.reference, todo.training.build)
+        return answer
+
+    def _specs(self, builder: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [asdict(spec) for spec in self.side.specs(self.side.build(resolve(builder), arguments))]
+
+    def read_weights(self, package: str, path: str, folder: str) -> dict[str, Any]:
+        """Read a user's weight file with the side's package and leave it as a store `weights` in `folder`."""
+        arrays = importlib.import_module(f"{package}.weights").read_weights(path)
+        with StoreWriter(Path(folder), "weights") as store:
+            for name, array in arrays.items():
+                store.add(name, array, "parameter")
+        return {"count": len(arrays)}
+
+    def open(
+        self, run: str, case: Mapping[str, Any], plan: str, dtype: str, device: str, folder: str, reference: str
+    ) -> dict:
+        """Begin a recording in `folder`; `reference` is where the reference records in the working dtype."""
+        self._runs[run] = {
+            "case": cases.from_json(case),
+            "plan": open_plan(Path(plan)),
+            "dtype": dtype,
+            "device": device,
+            "folder": Path(folder),
+            "reference": Path(reference),
+            "files": {},
+            "seconds": {},
+        }
+        return {}
+
+    def step(self, run: str, step: str) -> dict[str, Any]:
+        """Record one step of a run; the answer says how long it took."""
+        state, began = self._runs[run], time.perf_counter()
+        self.side.set_precision(state["dtype"])
+        with StoreWriter(state["folder"], step) as writer:
+            context = Context(
+                self.side,
+                state["case"],
+                state["plan"],
+                state["dtype"],
+                writer,
+                lambda name: Store(state["reference"], name),
+                lambda done, total: self._send({"event": "progress", "done": done, "total": total}),
+            )
+            steps.load(step).record(context)
+        state["files"].update(writer.hashes)
+        state["seconds"][step] = round(time.perf_counter() - began, 3)
+        return {"seconds": state["seconds"][step]}
+
+    def close(self, run: str) -> dict[str, Any]:
+        """Write the manifest and rename the recording to its final name."""
+        state = self._runs.pop(run)
+        made = manifest.Manifest(
+            case=state["case"].name,
+            side=self.side.name,
+            device=state["device"],
+            dtype=state["dtype"],
+            plan=state["plan"].id,
+            steps=state["seconds"],
+            environment=self.environment(),
+            code=_code(state["case"].package(self.side.name)),
+            files=state["files"],
+        )
+        return {"folder": str(manifest.finish(state["folder"], made))}
+
+    def headlines(self, recording: str, step: str, path: str) -> dict[str, Any]:
+        """Write a step's headline arrays as a reprod_log file, aside and then moved into place."""
+        from align.record import classic
+
+        store = Store(Path(recording), step)
+        classic.save({name: store[name] for name, e in store.entries.items() if e.headline}, Path(path), self.side.name)
+        return {}
+
+    def diff_log(self, **request: Any) -> dict[str, Any]:
+        """Write a `*_diff.log` through reprod_log's ReprodDiffHelper (paddle side only: the package imports paddle)."""
+        from align.record import classic
+
+        return {"passed": classic.diff_log(**request)}
+
+
+def _code(package: str) -> dict[str, Any]:
+    """File and SHA-256 of every module of the side's package that was really imported."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and (name == package or name.startswith(f"{package}.")):
+            found[name] = {"file": file, "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
+    return found
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, AlignError):
+        return {"event": "error", "kind": type(error).__name__, "message": str(error)}
+    frames = traceback.extract_tb(error.__traceback__)
+    own = Path(__file__).resolve().parents[1]
+    outside = [f for f in frames if own not in Path(f.filename).resolve().parents and "site-packages" not in f.filename]
+    where = f" at {outside[-1].filename}:{outside[-1].lineno}" if outside else ""
+    traceback.print_exception(error)
+    return {"event": "error", "kind": "raised", "message": f"{type(error).__name__}: {error}{where}"}
+
+
+def main(name: str) -> None:
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.pop(0)  # `-m` puts the working directory first; PYTHONPATH already says in which order to look
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # a framework's or a model's print must not break the protocol
+
+    def send(event: Mapping[str, Any]) -> None:
+        channel.write(json.dumps(event) + "\n")
+
+    worker = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        operation, settings = request.pop("operation"), request.pop("side")
+        try:
+            if worker is None:
+                module = importlib.import_module(f"align.sides.{name}")
+                worker = Worker(getattr(module, f"{name.capitalize()}Side")(**settings), send)
+            answer = getattr(worker, operation)(**request)
+            if OTHER[name] in sys.modules:
+                raise UsageError(f"the {name} process imported {OTHER[name]!r}: what it ran is no independent side")
+            send({"event": "done", **answer})
+        except Exception as error:
+            if worker is None and isinstance(error, ModuleNotFoundError):
+                error = _missing(name, error)
+            send(_failure(error))
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> AlignError:
+    from align.errors import EnvironmentFault
+
+    return EnvironmentFault(
+        f"{sys.executable} cannot import {error.name!r}, which the {name} side needs; run scripts/setup.sh or name an "
+        f"interpreter that has it with --{name}-python"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

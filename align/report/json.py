@@ -1,0 +1,82 @@
+"""`verdict.json` and `rows.jsonl`: the machine's view of a run."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from align.compare.rows import Judgement, Row
+from align.compare.verdict import StepVerdict, Verdict, coverage
+from align.record.manifest import write_json
+
+SCHEMA = "align/1"
+
+
+def number(value: float | None) -> float | str | None:
+    """JSON has no infinity and no NaN: they become the strings "inf" and "nan"."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def _judgement(judgement: Judgement | None) -> dict[str, Any] | None:
+    if judgement is None:
+        return None
+    return {name: number(getattr(judgement, name)) for name in ("error", "limit", "ratio")}
+
+
+def row(row: Row) -> dict[str, Any]:
+    found = row.difference
+    return {
+        "step": row.step,
+        "name": row.name,
+        "kind": row.kind,
+        "verdict": row.verdict,
+        "reason": row.reason,
+        "shape": list(row.shape),
+        "dtype": row.dtype,
+        "max_abs": number(found.max_abs) if found else None,
+        "index": list(found.index) if found and found.index is not None else None,
+        "mean_abs": number(found.mean_abs) if found else None,
+        "rel": number(found.rel) if found else None,
+        "cosine": number(found.cosine) if found else None,
+        "ulp": found.max_ulp if found else None,
+        "meaning": _judgement(row.meaning),
+        "precision": _judgement(row.precision),
+        "min_tolerance": number(found.min_absolute_tolerance) if found else None,
+        "matched_by": row.matched_by,
+        "waived": row.waived,
+    }
+
+
+def _step(step: StepVerdict) -> dict[str, Any]:
+    worst = step.worst
+    return {
+        "step": step.step,
+        "verdict": step.verdict,
+        "rows": len(step.rows),
+        "seconds": step.seconds,
+        "worst": worst and {key: row(worst)[key] for key in ("name", "kind", "max_abs", "rel", "meaning", "precision")},
+    }
+
+
+def verdict(result: Verdict) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "case": result.case,
+        "verdict": result.verdict,
+        "blamed_step": result.blamed_step,
+        "steps": [_step(step) for step in result.steps],
+        "coverage": coverage(row for step in result.steps for row in step.rows),
+        "first_divergence": None,
+        "divergences": [],
+        "environment": result.environment,
+    }
+
+
+def write(result: Verdict, out: Path) -> None:
+    """Each file replaced in one move, `verdict.json` last."""
+    rows = "".join(json.dumps(row(r), ensure_ascii=False) + "\n" for step in result.steps for r in step.rows)
+    aside = out / f".rows.jsonl.{os.getpid()}"
+    aside.write_text(rows)
+    aside.replace(out / "rows.jsonl")
+    write_json(out / "verdict.json", verdict(result))

@@ -1,0 +1,70 @@
+"""The two sides. Only `align.sides.torch` and `align.sides.paddle` import a framework, and only in a worker process.
+
+What a step sees of a framework is the `Side` protocol; anything beyond it comes from the case's own packages.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+SIDES = ("torch", "paddle")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One setting that changes numerics: as asked, as in force, and whether this installation has it."""
+
+    name: str
+    asked: str
+    in_force: str | None
+    note: str = ""
+
+    @property
+    def state(self) -> str:
+        if self.in_force is None:
+            return "not available"
+        return "in force" if self.asked == self.in_force else "differs"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One tensor of a model as the reference names and lays it out; `owner` is the class of the module holding it."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    owner: str
+
+
+class Side(Protocol):
+    """What a framework offers to the steps. Arrays cross in the reference's names and layout."""
+
+    name: str
+
+    def set_precision(self, dtype: str) -> None: ...
+    def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any: ...
+    def specs(self, model: Any) -> list[Spec]: ...
+    def load(self, model: Any, state: Mapping[str, np.ndarray]) -> None: ...
+    def state(self, model: Any) -> dict[str, tuple[str, np.ndarray]]: ...
+    def gradients(self, model: Any) -> dict[str, np.ndarray | None]: ...
+    def clear_gradients(self, model: Any) -> None: ...
+    def from_numpy(self, array: np.ndarray, *, gradient: bool = False) -> Any: ...
+    def to_numpy(self, tensor: Any) -> np.ndarray: ...
+    def backward(self, outputs: Iterable[Any], cotangents: Iterable[Any] | None = None) -> None: ...
+    def gradient(self, tensor: Any) -> np.ndarray: ...
+    def is_tensor(self, value: Any) -> bool: ...
+    def version(self, tensor: Any) -> int: ...
+    def on_gradient(self, tensor: Any, callback: Callable[[Any], None]) -> None: ...
+    def hooked(
+        self, model: Any, before: Callable[[str, Any], None], after: Callable[[str, Any], None]
+    ) -> AbstractContextManager[None]: ...
+    def no_gradient(self) -> Any: ...
+    def as_model(self, function: Callable[[Any], Any]) -> Any: ...
+    def set_training(self, model: Any, training: bool) -> None: ...
+    def switches(self) -> list[Switch]: ...
+    def devices(self) -> dict[str, Any]: ...
+    def versions(self) -> dict[str, str]: ...

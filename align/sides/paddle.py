@@ -1,0 +1,187 @@
+"""The port's side: PaddlePaddle. Names and layouts are turned into the reference's here, by the owning layer's type."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import paddle
+
+from align.errors import EnvironmentFault, UsageError
+from align.sides import Spec, Switch
+
+# Where Paddle names a buffer otherwise (paddle.nn.layer.norm against torch.nn.modules.batchnorm).
+BUFFER_NAMES = {"_mean": "running_mean", "_variance": "running_var"}
+
+
+class PaddleSide:
+    """PaddlePaddle on one device, with the switches that decide its numerics set before anything is computed."""
+
+    name = "paddle"
+
+    def __init__(self, device: str, threads: int, tf32: bool) -> None:
+        self._switches = _set_switches(threads, tf32)
+        if device == "gpu":
+            if not paddle.device.is_compiled_with_cuda():
+                raise EnvironmentFault(
+                    f"paddle side, --device gpu: paddlepaddle {paddle.__version__} is a CPU wheel. Install "
+                    "paddlepaddle-gpu 3.x and name its interpreter with --paddle-python, or use --paddle-device cpu"
+                )
+            if paddle.device.cuda.device_count() == 0:
+                raise EnvironmentFault("paddle side, --device gpu: no GPU answers. Run with --device cpu")
+        self._device = "gpu:0" if device == "gpu" else "cpu"
+        paddle.set_device(self._device)
+        self._dtype = "float32"
+
+    def set_precision(self, dtype: str) -> None:
+        self._dtype = dtype
+        paddle.set_default_dtype(dtype)
+
+    def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+        paddle.seed(0)
+        return builder(**arguments).to(dtype=self._dtype)
+
+    def _named(self, model: Any) -> Iterable[tuple[str, str, paddle.Tensor, paddle.nn.Layer]]:
+        """(reference name, kind, tensor, owner) of every parameter and every buffer that is saved."""
+        layers = dict(model.named_sublayers(include_self=True))
+        saved = model.state_dict().keys()
+        named = [(name, "parameter", tensor) for name, tensor in model.named_parameters()]
+        named += [(name, "buffer", tensor) for name, tensor in model.named_buffers() if name in saved]
+        for name, kind, tensor in named:
+            prefix, dot, last = name.rpartition(".")
+            yield prefix + dot + BUFFER_NAMES.get(last, last), kind, tensor, layers[prefix]
+
+    def specs(self, model: Any) -> list[Spec]:
+        return [
+            Spec(name, _reference_layout(np.empty(t.shape, bool), owner).shape, kind, type(owner).__name__)
+            for name, kind, t, owner in self._named(model)
+        ]
+
+    def load(self, model: Any, state: Mapping[str, np.ndarray]) -> None:
+        """Every source used once, every target filled once, or UsageError: set_state_dict itself only warns."""
+        targets = {name: (tensor, owner) for name, _, tensor, owner in self._named(model)}
+        if extra := sorted(set(state) ^ set(targets)):
+            raise UsageError(f"weights and port differ in {len(extra)} names, first {extra[0]!r}")
+        for name, (tensor, owner) in targets.items():
+            array = _reference_layout(state[name], owner)
+            if tuple(array.shape) != tuple(tensor.shape):
+                raise UsageError(f"{name}: weights have shape {array.shape}, the port {tuple(tensor.shape)}")
+            tensor.set_value(np.ascontiguousarray(array).astype(str(tensor.dtype).rpartition(".")[2], copy=False))
+
+    def state(self, model: Any) -> dict[str, tuple[str, np.ndarray]]:
+        return {n: (kind, _reference_layout(self.to_numpy(t), owner)) for n, kind, t, owner in self._named(model)}
+
+    def gradients(self, model: Any) -> dict[str, np.ndarray | None]:
+        return {
+            name: None if tensor.grad is None else _reference_layout(self.to_numpy(tensor.grad), owner)
+            for name, kind, tensor, owner in self._named(model)
+            if kind == "parameter"
+        }
+
+    def clear_gradients(self, model: Any) -> None:
+        for parameter in model.parameters():
+            parameter.clear_gradient(False)
+
+    def from_numpy(self, array: np.ndarray, *, gradient: bool = False) -> paddle.Tensor:
+        dtype = self._dtype if array.dtype.kind == "f" else None
+        return paddle.to_tensor(np.array(array), dtype=dtype, stop_gradient=not gradient)
+
+    def to_numpy(self, tensor: Any) -> np.ndarray:
+        """A copy of the values on the CPU; bfloat16, which numpy lacks, is widened to float32."""
+        if not isinstance(tensor, paddle.Tensor):
+            return np.array(tensor)
+        tensor = tensor.detach()
+        return np.array((tensor.astype("float32") if tensor.dtype == paddle.bfloat16 else tensor).numpy())
+
+    def backward(self, outputs: Iterable[Any], cotangents: Iterable[Any] | None = None) -> None:
+        paddle.autograd.backward(list(outputs), None if cotangents is None else list(cotangents))
+
+    def gradient(self, tensor: paddle.Tensor) -> np.ndarray:
+        return self.to_numpy(paddle.zeros_like(tensor) if tensor.grad is None else tensor.grad)
+
+    def is_tensor(self, value: Any) -> bool:
+        return isinstance(value, paddle.Tensor)
+
+    def version(self, tensor: paddle.Tensor) -> int:
+        return tensor.inplace_version
+
+    def on_gradient(self, tensor: paddle.Tensor, callback: Callable[[Any], None]) -> None:
+        if not tensor.stop_gradient:
+            tensor.register_hook(lambda gradient: callback(gradient))
+
+    @contextmanager
+    def hooked(self, model: Any, before: Callable[[str, Any], None], after: Callable[[str, Any], None]) -> Iterator[None]:
+        """Call `before(layer name, inputs)` and `after(layer name, outputs)` around every layer of the model."""
+        handles = []
+        try:
+            for name, layer in model.named_sublayers(include_self=True):
+                handles.append(
+                    layer.register_forward_pre_hook(
+                        lambda _, args, kwargs, name=name: before(name, (*args, kwargs) if kwargs else args),
+                        with_kwargs=True,
+                    )
+                )
+                handles.append(layer.register_forward_post_hook(lambda _, args, out, name=name: after(name, out)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def no_gradient(self) -> Any:
+        return paddle.no_grad()
+
+    def as_model(self, function: Callable[[Any], Any]) -> Any:
+        class Wrapped(paddle.nn.Layer):
+            def forward(self, inputs: Any) -> Any:
+                return function(inputs)
+
+        return Wrapped()
+
+    def set_training(self, model: Any, training: bool) -> None:
+        model.train() if training else model.eval()
+
+    def switches(self) -> list[Switch]:
+        return self._switches
+
+    def devices(self) -> dict[str, Any]:
+        count = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
+        return {"used": self._device, "gpus": [paddle.device.cuda.get_device_name(i) for i in range(count)]}
+
+    def versions(self) -> dict[str, str]:
+        return {"paddle": paddle.__version__, "cuda": str(paddle.version.cuda()), "cudnn": str(paddle.version.cudnn())}
+
+
+def _reference_layout(array: np.ndarray, owner: paddle.nn.Layer) -> np.ndarray:
+    """Paddle's Linear holds (in, out), PyTorch's (out, in): the same view serves both ways. Nothing else differs."""
+    return array.T if isinstance(owner, paddle.nn.Linear) and array.ndim == 2 else array
+
+
+def _set_switches(threads: int, tf32: bool) -> list[Switch]:
+    """Set and read back. Names: Paddle's documentation of FLAGS; a CPU wheel does not have the GPU's."""
+    paddle.base.core.set_num_threads(threads)
+    flags = {
+        "FLAGS_cudnn_deterministic": True,
+        "FLAGS_embedding_deterministic": 1,
+        "FLAGS_cudnn_exhaustive_search": False,
+    }
+    switches = [Switch("threads", str(threads), str(_flag("FLAGS_paddle_num_threads") or threads))]
+    for name, asked in flags.items():
+        if _flag(name) is not None:
+            paddle.set_flags({name: asked})
+        found = _flag(name)
+        switches.append(Switch(name, str(asked), None if found is None else str(found)))
+    for name in ("FLAGS_use_onednn", "FLAGS_use_autotune"):
+        found = _flag(name)
+        switches.append(Switch(name, "False", None if found is None else str(found)))
+    override = os.environ.get("NVIDIA_TF32_OVERRIDE")
+    cuda = paddle.device.is_compiled_with_cuda()
+    switches.append(Switch("NVIDIA_TF32_OVERRIDE", "None" if tf32 else "0", str(override) if cuda else None))
+    return switches
+
+
+def _flag(name: str) -> object:
+    try:
+        return paddle.get_flags(name)[name]
+    except ValueError:
+        return None

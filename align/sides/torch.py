@@ -1,0 +1,165 @@
+"""The reference's side: PyTorch."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from align.errors import EnvironmentFault
+from align.sides import Spec, Switch
+
+
+class TorchSide:
+    """PyTorch on one device, with the switches that decide its numerics set before anything is computed."""
+
+    name = "torch"
+
+    def __init__(self, device: str, threads: int, tf32: bool) -> None:
+        self._switches = _set_switches(threads, tf32)
+        self._device = torch.device("cpu")
+        if device == "gpu":
+            if not torch.cuda.is_available():
+                built = torch.version.cuda
+                why = f"this PyTorch is built for CUDA {built}, but no GPU answers" if built else "it is a CPU wheel"
+                raise EnvironmentFault(
+                    f"torch side, --device gpu: no GPU to use: {why}. Run with --device cpu, or see `align doctor`"
+                )
+            self._device = torch.device("cuda", 0)
+        self._dtype = torch.float32
+
+    def set_precision(self, dtype: str) -> None:
+        self._dtype = getattr(torch, dtype)
+        torch.set_default_dtype(self._dtype)
+
+    def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+        torch.manual_seed(0)
+        return builder(**arguments).to(device=self._device, dtype=self._dtype)
+
+    def _named(self, model: Any) -> Iterable[tuple[str, str, torch.Tensor, torch.nn.Module]]:
+        """(name, kind, tensor, owner) of every parameter and every buffer that is saved, tied ones under one name."""
+        modules = dict(model.named_modules())
+        saved = model.state_dict().keys()
+        named = [(name, "parameter", tensor) for name, tensor in model.named_parameters()]
+        named += [(name, "buffer", tensor) for name, tensor in model.named_buffers() if name in saved]
+        for name, kind, tensor in named:
+            yield name, kind, tensor, modules[name.rpartition(".")[0]]
+
+    def specs(self, model: Any) -> list[Spec]:
+        return [Spec(name, tuple(t.shape), kind, type(owner).__name__) for name, kind, t, owner in self._named(model)]
+
+    def load(self, model: Any, state: Mapping[str, np.ndarray]) -> None:
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
+        model.load_state_dict(tensors, strict=True)
+
+    def state(self, model: Any) -> dict[str, tuple[str, np.ndarray]]:
+        return {name: (kind, self.to_numpy(tensor)) for name, kind, tensor, _ in self._named(model)}
+
+    def gradients(self, model: Any) -> dict[str, np.ndarray | None]:
+        return {n: None if p.grad is None else self.to_numpy(p.grad) for n, p in model.named_parameters()}
+
+    def clear_gradients(self, model: Any) -> None:
+        model.zero_grad(set_to_none=True)
+
+    def from_numpy(self, array: np.ndarray, *, gradient: bool = False) -> torch.Tensor:
+        tensor = torch.from_numpy(np.array(array)).to(self._device)
+        if tensor.is_floating_point():
+            tensor = tensor.to(self._dtype)
+        return tensor.requires_grad_(gradient)
+
+    def to_numpy(self, tensor: Any) -> np.ndarray:
+        """A copy of the values on the CPU; bfloat16, which numpy lacks, is widened to float32."""
+        if not isinstance(tensor, torch.Tensor):
+            return np.array(tensor)
+        tensor = tensor.detach().cpu()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy().copy()
+
+    def backward(self, outputs: Iterable[Any], cotangents: Iterable[Any] | None = None) -> None:
+        torch.autograd.backward(list(outputs), None if cotangents is None else list(cotangents))
+
+    def gradient(self, tensor: torch.Tensor) -> np.ndarray:
+        return self.to_numpy(torch.zeros_like(tensor) if tensor.grad is None else tensor.grad)
+
+    def is_tensor(self, value: Any) -> bool:
+        return isinstance(value, torch.Tensor)
+
+    def version(self, tensor: torch.Tensor) -> int:
+        return tensor._version
+
+    def on_gradient(self, tensor: torch.Tensor, callback: Callable[[Any], None]) -> None:
+        if tensor.requires_grad:
+            tensor.register_hook(lambda gradient: callback(gradient))
+
+    @contextmanager
+    def hooked(self, model: Any, before: Callable[[str, Any], None], after: Callable[[str, Any], None]) -> Iterator[None]:
+        """Call `before(module name, inputs)` and `after(module name, outputs)` around every module of the model."""
+        handles = []
+        try:
+            for name, module in model.named_modules():
+                handles.append(
+                    module.register_forward_pre_hook(
+                        lambda _, args, kwargs, name=name: before(name, (*args, kwargs) if kwargs else args),
+                        with_kwargs=True,
+                    )
+                )
+                handles.append(module.register_forward_hook(lambda _, args, out, name=name: after(name, out)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def no_gradient(self) -> Any:
+        return torch.no_grad()
+
+    def as_model(self, function: Callable[[Any], Any]) -> Any:
+        class Wrapped(torch.nn.Module):
+            def forward(self, inputs: Any) -> Any:
+                return function(inputs)
+
+        return Wrapped()
+
+    def set_training(self, model: Any, training: bool) -> None:
+        model.train(training)
+
+    def switches(self) -> list[Switch]:
+        return self._switches
+
+    def devices(self) -> dict[str, Any]:
+        count = torch.cuda.device_count()
+        return {"used": str(self._device), "gpus": [torch.cuda.get_device_name(i) for i in range(count)]}
+
+    def versions(self) -> dict[str, str]:
+        return {
+            "torch": torch.__version__,
+            "cuda": str(torch.version.cuda),
+            "cudnn": str(torch.backends.cudnn.version()),
+        }
+
+
+def _set_switches(threads: int, tf32: bool) -> list[Switch]:
+    """Set and read back. Names: PyTorch's notes on reproducibility and on CUDA semantics (TensorFloat-32)."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=False)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    asked_and_found: list[tuple[str, object, object]] = [
+        ("threads", threads, torch.get_num_threads()),
+        ("deterministic algorithms", True, torch.are_deterministic_algorithms_enabled()),
+        ("cudnn.benchmark", False, torch.backends.cudnn.benchmark),
+        ("cudnn.deterministic", True, torch.backends.cudnn.deterministic),
+        ("cuda.matmul.allow_tf32", tf32, torch.backends.cuda.matmul.allow_tf32),
+        ("cudnn.allow_tf32", tf32, torch.backends.cudnn.allow_tf32),
+        ("CUBLAS_WORKSPACE_CONFIG", ":4096:8", os.environ.get("CUBLAS_WORKSPACE_CONFIG")),
+        ("NVIDIA_TF32_OVERRIDE", None if tf32 else "0", os.environ.get("NVIDIA_TF32_OVERRIDE")),
+    ]
+    cuda = torch.version.cuda is not None
+    return [
+        Switch(name, str(asked), str(found) if cuda or "cud" not in name.lower() else None)
+        for name, asked, found in asked_and_found
+    ]

@@ -1,0 +1,21 @@
+"""One module a step. Each has `TWIN` (is it also judged in float64?) and `record(context)`."""
+
+import importlib
+from typing import Protocol
+
+from align.case import STEPS
+from align.record.context import Context
+
+# `init` and `optim` are named in every report; their modules are still to come.
+AVAILABLE = tuple(step for step in STEPS if step not in ("init", "optim"))
+
+# The dtypes in which a step is compared otherwise than by its float64 twin: bytes, names and counts are exact.
+EXACT = ("weights", "metric")
+
+
+class Step(Protocol):
+    def record(self, context: Context) -> None: ...
+
+
+def load(name: str) -> Step:
+    return importlib.import_module(f"align.steps.{name}")  # type: ignore[return-value]

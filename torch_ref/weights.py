@@ -1,0 +1,266 @@
+"""Weights of PiT in PyTorch: getting, checking and loading them, by official or timm keys.
+
+Origin: written for this project. Official keys: https://github.com/naver-ai/pit; timm's: 1.0.31, `checkpoint_filter_fn`
+of `models/pit.py`.
+Licence: Apache-2.0
+
+Everything here speaks one language, the *reference state*: {official key: numpy array in PyTorch's layout}.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from torch_ref.checkpoint import WeightsError, first_line, read_checkpoint, some, to_numpy, write_checkpoint
+
+# timm 1.0.31, `default_cfgs` of models/pit.py; the distilled variants have repositories of their own.
+HUB_REPOSITORY = "timm/{variant}_224.in1k"
+HUB_FILE = "model.safetensors"
+
+
+def timm_to_official(name):
+    """Official key of a timm key: timm keeps a pool inside the stage that follows it. Official keys stay."""
+    match = re.fullmatch(r"transformers\.(\d+)\.pool\.(.+)", name)
+    if match is None:
+        return name
+    if match[1] == "0":
+        raise WeightsError(
+            f"{name}: an old timm kept the pools in the stages before; save the weights with timm 1.0.31"
+        )
+    return f"pools.{int(match[1]) - 1}.{match[2]}"
+
+
+def official_to_timm(name):
+    """timm key of an official key; the inverse of `timm_to_official`."""
+    match = re.fullmatch(r"pools\.(\d+)\.(.+)", name)
+    return name if match is None else f"transformers.{int(match[1]) + 1}.pool.{match[2]}"
+
+
+def infer_variant(state):
+    """(variant, keyword arguments) of the built-in model whose official state dict this is, by names and shapes.
+
+    Looks only at tokens, biases and convolutions, which have one layout everywhere. WeightsError if no variant fits.
+    """
+    from torch_ref.pit import VARIANTS
+
+    try:
+        _, dim, *grid = state["pos_embed"].shape
+        _, tokens, _ = state["cls_token"].shape
+        _, in_chans, _, _ = state["patch_embed.conv.weight"].shape
+    except (KeyError, ValueError):
+        raise WeightsError(
+            f"not the weights of a PiT: pos_embed (1, C, h, w), cls_token (1, T, C) and patch_embed.conv.weight are "
+            f"not all among the {len(state)} tensors ({some(state)})"
+        ) from None
+    for variant, hyper in VARIANTS.items():
+        if hyper["base_dims"][0] * hyper["heads"][0] == dim and tokens == 1 + hyper["distilled"]:
+            size = tuple((cells - 1) * hyper["stride"] + hyper["patch_size"] for cells in grid)
+            classes = len(state["head.bias"]) if "head.bias" in state else 0
+            return variant, {"image_size": size, "in_chans": in_chans, "num_classes": classes}
+    raise WeightsError(f"no variant of PiT has a first width of {dim} and {tokens} tokens")
+
+
+def read_weights(path, model=None, notes=None):
+    """Reference state of a .safetensors or .pth file with official or timm keys.
+
+    `model` says what a file in the framework's own layout means; PyTorch's layout is the reference, so it is not needed
+    here. A list given as `notes` gets a sentence for each thing that was changed. Nothing in the file is executed.
+    Raises WeightsError.
+    """
+    arrays = read_checkpoint(path, [] if notes is None else notes)
+    return _official_keys(arrays, path)
+
+
+def write_weights(path, state, model, keys="official"):
+    """Write a reference state that fits `model` as .safetensors or .pth, with "official" or "timm" keys.
+
+    Written aside and moved into place. Raises WeightsError.
+    """
+    _check_fit(model, state)
+    write_checkpoint(path, _rename(state, keys))
+
+
+def reference_state(model):
+    """Reference state of a model: a copy of every parameter and buffer."""
+    return {key: to_numpy(tensor) for key, tensor in model.state_dict().items()}
+
+
+def transposed_keys(model):
+    """Official keys whose arrays this framework keeps transposed: none, PyTorch's layout is the reference."""
+    return []
+
+
+def load_reference_state(model, state, cast=False):
+    """Load a reference state into a model; strict. Returns {official key: sha256 of the tensor's bytes as loaded}.
+
+    Every tensor is used once, every parameter and buffer filled once; only `num_batches_tracked` of a BatchNorm, which
+    Paddle has not, may be absent. Values take the parameters' dtypes, which must hold them exactly (float64 holds
+    float32) unless `cast` is true. All is read back afterwards and the hashes compared.
+
+    Raises WeightsError that names the tensors; names, shapes and dtypes are checked before anything is loaded.
+    """
+    _check_fit(model, state)
+    current = model.state_dict()
+    tensors = {key: _as_dtype(key, array, current[key].dtype, cast) for key, array in state.items()}
+    missing, unexpected = model.load_state_dict(current | tensors, strict=True)  # what may be absent stays as it is
+    if missing or unexpected:
+        raise WeightsError(f"the framework did not load all: missing {some(missing)}, unexpected {some(unexpected)}")
+    loaded = reference_state(model)
+    hashes = {key: _sha256(loaded[key]) for key in state}
+    wrong = [key for key in state if hashes[key] != _sha256(to_numpy(tensors[key]))]
+    if wrong:
+        raise WeightsError(f"{len(wrong)} tensors read back are not what was given: {some(wrong)}")
+    return hashes
+
+
+def load_pretrained(model, variant, pretrained):
+    """Load weights into a model of `variant`: True takes timm's from the hub or its cache, a path a local file.
+
+    Raises WeightsError if they cannot be had, read, or do not fit.
+    """
+    path = _fetch(variant) if pretrained is True else Path(pretrained)
+    state = read_weights(path, model)
+    try:
+        load_reference_state(model, state)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: not for this {variant}: {error}. {_advice(state)}") from error
+
+
+def _fetch(variant):
+    """Path of the variant's file in the hub's cache; downloaded if it is not there."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    repository = HUB_REPOSITORY.format(variant=variant)
+    cached = try_to_load_from_cache(repository, HUB_FILE)
+    if isinstance(cached, str):  # the hub is not asked for what is here
+        return Path(cached)
+    try:
+        # One question, not repeated: the download repeats its own for 23 s (huggingface_hub 2.4.0) without a network.
+        get_hf_file_metadata(hf_hub_url(repository, HUB_FILE), timeout=10)
+        return Path(hf_hub_download(repository, HUB_FILE))
+    except Exception as error:  # the hub's own errors, its HTTP client's (which has changed) and the system's
+        raise WeightsError(
+            f"pretrained weights of {variant}: {HUB_FILE} of {repository} is not in the local cache and could not be "
+            f"downloaded ({type(error).__name__}: {first_line(error)}). Fetch it where there is a network and give the "
+            f'file, {variant}(pretrained="FILE"), or point HF_HOME at a cache folder that holds it'
+        ) from error
+
+
+def _official_keys(arrays, path):
+    state = {timm_to_official(key): array for key, array in arrays.items()}
+    if len(state) < len(arrays):
+        raise WeightsError(f"{path}: holds a pool twice, under its official and its timm keys")
+    return state
+
+
+def _rename(arrays, keys):
+    return {official_to_timm(key) if keys == "timm" else key: array for key, array in arrays.items()}
+
+
+def _expected(model, state):
+    """{official key: shape} of what `state` must hold to fill the model."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    for prefix, module in model.named_modules():
+        counter = f"{prefix}.num_batches_tracked".removeprefix(".")
+        if isinstance(module, _BatchNorm) and counter not in state:
+            shapes.pop(counter, None)
+    return shapes
+
+
+def _check_fit(model, state):
+    """Raise WeightsError unless `state` has the names and shapes that the model needs, no more and no fewer."""
+    expected = _expected(model, state)
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    shapes = [
+        f"{key} is {state[key].shape} where the model has {expected[key]}"
+        for key in expected
+        if key in state and state[key].shape != expected[key]
+    ]
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} tensors are missing ({some(missing)})")
+    if unexpected:
+        faults.append(f"{len(unexpected)} are unknown to the model ({some(unexpected)})")
+    if shapes:
+        faults.append(f"{len(shapes)} have another shape ({some(shapes, '; ')})")
+    if faults:
+        raise WeightsError(", ".join(faults))
+
+
+def _advice(state):
+    """What the weights are, and which model takes them."""
+    try:
+        found, arguments = infer_variant(state)
+    except WeightsError as error:
+        return str(error)
+    text = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    return f"The names and shapes are those of {found}({text}); a head for other classes can be put on after loading"
+
+
+def _as_dtype(key, array, dtype, cast):
+    """Tensor of `dtype` with the array's values; WeightsError if it cannot hold them and `cast` is false."""
+    source = torch.tensor(array)
+    tensor = source.to(dtype)
+    if not cast and not np.array_equal(to_numpy(tensor.to(source.dtype)), array, equal_nan=array.dtype.kind == "f"):
+        raise WeightsError(f"{key}: values of type {array.dtype} do not go into {dtype} exactly; cast=True rounds them")
+    return tensor
+
+
+def _sha256(array):
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+
+
+def _build(state, variant=None):
+    """(variant, model) for a state with official keys; the model is float64 if the state needs it."""
+    from torch_ref import pit
+
+    found, arguments = infer_variant(state)
+    if variant not in (None, found):
+        raise WeightsError(f"the names and shapes are those of {found}, not of {variant}")
+    model = getattr(pit, found)(**arguments)
+    return found, model.double() if any(array.dtype == np.float64 for array in state.values()) else model
+
+
+def main(argv=None):
+    """`python -m torch_ref.weights`: the part of `align convert` that needs this framework. Prints one JSON object.
+
+    `read FILE OUT.safetensors` writes the reference state of a file, `write FILE OUT` a file of this side's kinds.
+    Both, and `check FILE`, load it into the model it is for. Exit 2 with one line if that cannot be done.
+    """
+    parser = argparse.ArgumentParser(prog="python -m torch_ref.weights")
+    parser.add_argument("action", choices=["read", "write", "check"])
+    parser.add_argument("source")
+    parser.add_argument("target", nargs="?")
+    parser.add_argument("--variant", help="the only variant to accept; any that fits by default")
+    parser.add_argument("--keys", choices=["official", "timm"], default="official", help="of the file that is written")
+    args = parser.parse_args(argv)
+    if (args.target is None) != (args.action == "check"):
+        parser.error(f"{args.action} {'needs' if args.target is None else 'takes no'} OUT")
+    notes = []
+    try:
+        state = read_weights(args.source, notes=notes)
+        variant, model = _build(state, args.variant)
+        load_reference_state(model, state)
+        if args.action == "read":
+            write_checkpoint(args.target, state)
+        if args.action == "write":
+            write_weights(args.target, state, model, args.keys)
+    except WeightsError as error:
+        text = str(error)
+        print(text if text.startswith(args.source) else f"{args.source}: {text}", file=sys.stderr)
+        return 2
+    hashes = {key: _sha256(array) for key, array in state.items()}
+    print(json.dumps({"variant": variant, "notes": notes, "sha256": hashes, "transposed": transposed_keys(model)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
