@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from align import steps as step_modules
@@ -13,6 +14,7 @@ from align.errors import UsageError
 from align.plan import Plan, build, open_plan
 from align.record import manifest
 from align.record.manifest import Recording
+from align.record.noise import RUNS
 from align.record.process import SideProcess
 from align.record.store import Store
 from align.sides import Spec
@@ -60,6 +62,13 @@ def order(options: Options) -> list[tuple[str, str]]:
     return working + [(TWIN, step) for step in options.steps if step not in step_modules.EXACT]
 
 
+def noise_runs(options: Options) -> list[tuple[str, str, int]]:
+    """(dtype, step, seed) of the reference's perturbed runs: `RUNS` in the working dtype, one in float64."""
+    noisy = [step for step in options.steps if step in step_modules.NOISY]
+    seeds = [(options.dtype, seed) for seed in range(RUNS)] + [(TWIN, RUNS)] * (options.dtype != TWIN)
+    return [(dtype, step, seed) for step in noisy for dtype, seed in seeds]
+
+
 class Recorder:
     """Runs the sides' processes at the same time; the port waits where it needs what the reference recorded."""
 
@@ -97,8 +106,8 @@ class Recorder:
             )
         return self.processes[side]
 
-    def run(self) -> tuple[Plan, dict[tuple[str, str], Recording]]:
-        """Record; the answer is the plan and every recording by (side, dtype)."""
+    def run(self) -> dict[tuple[str, str], Recording]:
+        """Record; the answer is every recording by (side, dtype)."""
         options = self.options
         for side in options.sides:
             self.process(side)
@@ -124,7 +133,7 @@ class Recorder:
                 answer = self.processes[side].request("close", run=f"{side}-{dtype}")
                 recordings[side, dtype] = Recording(Path(answer["folder"]))
         self._prune(plan, recordings)
-        return plan, recordings
+        return recordings
 
     def _plan(self) -> Plan:
         options, torch = self.options, self.process("torch")
@@ -161,33 +170,10 @@ class Recorder:
         return open_plan(plan), found
 
     def _record(self, side: str, plan: Plan) -> None:
-        options, process = self.options, self.processes[side]
-        opened = set()
         try:
-            for dtype, step in order(options):
-                run = f"{side}-{dtype}"
-                if dtype not in opened:
-                    opened.add(dtype)
-                    process.request(
-                        "open",
-                        run=run,
-                        case=asdict(options.case),
-                        plan=str(plan.folder),
-                        dtype=dtype,
-                        device=options.devices[side],
-                        folder=str(self._partial[side, dtype]),
-                        reference=str(self._partial["torch", options.dtype]),
-                    )
-                self._wait_for_reference(side, step)
-                process.request(
-                    "step",
-                    lambda done, total, at=(side, step, dtype): self.progress(*at, done, total),
-                    run=run,
-                    step=step,
-                )
-                self.progress(side, step, dtype, 1, 1)
-                if side == "torch":
-                    self._ready[dtype, step].set()
+            self._record_steps(side, plan)
+            if side == "torch":
+                self._measure_noise()
         except BaseException as error:
             # One side cannot go on: end the other too, and report what came first.
             self._first_error = self._first_error or error
@@ -197,6 +183,41 @@ class Recorder:
             for other in self.processes.values():
                 other.kill()
             raise
+
+    def _record_steps(self, side: str, plan: Plan) -> None:
+        options, process = self.options, self.processes[side]
+        for dtype in dict.fromkeys(dtype for dtype, _ in order(options)):
+            process.request(
+                "open",
+                run=f"{side}-{dtype}",
+                case=asdict(options.case),
+                plan=str(plan.folder),
+                dtype=dtype,
+                device=options.devices[side],
+                folder=str(self._partial[side, dtype]),
+                reference=str(self._partial["torch", options.dtype]),
+            )
+        for dtype, step in order(options):
+            self._wait_for_reference(side, step)
+            process.request("step", partial(self.progress, side, step, dtype), run=f"{side}-{dtype}", step=step)
+            self.progress(side, step, dtype, 1, 1)
+            if side == "torch":
+                self._ready[dtype, step].set()
+
+    def _measure_noise(self) -> None:
+        """The reference's perturbed runs; the port records meanwhile."""
+        truth = str(self._partial["torch", TWIN])
+        for dtype, step, seed in noise_runs(self.options):
+            self.processes["torch"].request(
+                "noise",
+                partial(self.progress, "torch", f"{step} noise", dtype),
+                run=f"torch-{self.options.dtype}",
+                step=step,
+                dtype=dtype,
+                truth=truth,
+                seed=seed,
+            )
+            self.progress("torch", f"{step} noise", dtype, 1, 1)
 
     def _wait_for_reference(self, side: str, step: str) -> None:
         """Block until the reference has what the step reads."""

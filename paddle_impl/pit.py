@@ -77,7 +77,7 @@ class Attention(nn.Layer):
         B, N, C = x.shape
         qkv = self.qkv(x).reshape([B, N, 3, self.num_heads, self.head_dim])
         # paddle: einsum, because `transpose` makes a view, which the next operation copies element by element; on a CPU
-        # that takes 30 times as long for these five axes (benchmarks/README.md). `transpose_y` spares the same for k.
+        # that takes 20 times as long for these five axes (benchmarks/README.md). `transpose_y` spares the same for k.
         q, k, v = paddle.einsum("bnthd->tbhnd", qkv).unbind(0)  # each (B, heads, N, head_dim)
         q = q * self.scale  # before the product, as timm does: the order of rounding is part of the reference
         attn = paddle.matmul(q, k, transpose_y=True)  # (B, heads, N, N)
@@ -272,8 +272,9 @@ class PoolingTransformer(nn.Layer):
         x = self.patch_embed(x)  # (B, C, grid height, grid width)
         x = self.pos_drop(x + self.pos_embed)
         cls_tokens = self.cls_token.expand([x.shape[0], -1, -1])  # (B, num_tokens, C)
-        for transformer, pool in zip(self.transformers, self.pools, strict=False):  # the last stage has no pool
-            x, cls_tokens = pool(*transformer(x, cls_tokens))
+        for stage, pool in enumerate(self.pools):  # the last stage has none
+            x, cls_tokens = self.transformers[stage](x, cls_tokens)
+            x, cls_tokens = pool(x, cls_tokens)
         _, cls_tokens = self.transformers[-1](x, cls_tokens)
         return self.norm(cls_tokens)
 

@@ -7,12 +7,9 @@ Licence: Apache-2.0
 Everything here speaks one language, the *reference state*: {official key: numpy array in PyTorch's layout}.
 """
 
-import argparse
 import functools
 import hashlib
-import json
 import re
-import sys
 import warnings
 from pathlib import Path
 
@@ -29,6 +26,7 @@ HUB_FILE = "model.safetensors"
 # paddle: a Linear computes x @ W where PyTorch computes x @ W.T, so its weight is kept transposed.
 TRANSPOSED_LAYERS = (nn.Linear,)
 # paddle: a BatchNorm's buffers have names of their own, and none counts the batches.
+BATCH_NORMS = (_BatchNormBase, nn.BatchNorm)
 BATCH_NORM_BUFFERS = {"_mean": "running_mean", "_variance": "running_var"}
 
 
@@ -74,6 +72,21 @@ def infer_variant(state):
     raise WeightsError(f"no variant of PiT has a first width of {dim} and {tokens} tokens")
 
 
+def build_for(state, variant=None):
+    """(variant, model) that a state with official keys fits; the model is float64 if the state is.
+
+    Raises WeightsError if no built-in variant fits, or only another than `variant`.
+    """
+    from paddle_impl import pit
+
+    found, arguments = infer_variant(state)
+    if variant not in (None, found):
+        raise WeightsError(f"the names and shapes are those of {found}, not of {variant}")
+    model = getattr(pit, found)(**arguments)
+    # paddle: Layer.astype changes nothing (paddle 3.3.1, Paddle#76614); Layer.to does.
+    return found, model.to(dtype="float64") if any(array.dtype == np.float64 for array in state.values()) else model
+
+
 def read_weights(path, model=None, notes=None):
     """Reference state of a .safetensors or .pdparams file with official or timm keys.
 
@@ -84,7 +97,7 @@ def read_weights(path, model=None, notes=None):
     arrays = read_checkpoint(path, [] if notes is None else notes)
     state = _official_keys(arrays, path)
     if Path(path).suffix == ".pdparams":  # paddle: the one kind of file that is not in PyTorch's layout
-        state = _from_paddle(model or _build(state)[1], state)
+        state = _from_paddle(model or build_for(state)[1], state)
     return state
 
 
@@ -94,6 +107,7 @@ def write_weights(path, state, model, keys="official"):
     Written aside and moved into place. Raises WeightsError.
     """
     _check_fit(model, state)
+    state = {key: state[key] for key in _slots(model) if key in state}  # in the model's order
     if Path(path).suffix == ".pdparams":  # paddle: the one kind of file that is not in PyTorch's layout
         state = _to_paddle(model, state)
     write_checkpoint(path, _rename(state, keys))
@@ -132,8 +146,8 @@ def load_reference_state(model, state, cast=False):
     if caught:
         raise WeightsError(f"the framework warned while loading: {some((str(w.message) for w in caught), '; ')}")
     loaded = reference_state(model)
-    hashes = {key: _sha256(loaded[key]) for key in state}
-    wrong = [key for key in state if hashes[key] != _sha256(to_numpy(tensors[key]))]
+    hashes = {key: sha256(loaded[key]) for key in state}
+    wrong = [key for key in state if hashes[key] != sha256(to_numpy(tensors[key]))]
     if wrong:
         raise WeightsError(f"{len(wrong)} tensors read back are not what was given: {some(wrong)}")
     return hashes
@@ -194,7 +208,7 @@ def _slots(model):
         *path, leaf = key.split(".")
         owner = functools.reduce(getattr, path, model)
         transposed = isinstance(owner, TRANSPOSED_LAYERS) and leaf == "weight"
-        if isinstance(owner, _BatchNormBase):
+        if isinstance(owner, BATCH_NORMS):
             leaf = BATCH_NORM_BUFFERS.get(leaf, leaf)
         slots[".".join([*path, leaf])] = key, transposed
     return slots
@@ -215,7 +229,7 @@ def _from_paddle(model, arrays):
 
 def _batch_counters(model):
     """Keys that a BatchNorm of PyTorch has and Paddle's has not."""
-    norms = [prefix for prefix, layer in model.named_sublayers(include_self=True) if isinstance(layer, _BatchNormBase)]
+    norms = [prefix for prefix, layer in model.named_sublayers(include_self=True) if isinstance(layer, BATCH_NORMS)]
     return {f"{prefix}.num_batches_tracked".removeprefix(".") for prefix in norms}
 
 
@@ -266,54 +280,6 @@ def _as_dtype(key, array, dtype, cast):
     return tensor
 
 
-def _sha256(array):
+def sha256(array):
+    """Hash of the values of an array, in C order."""
     return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
-
-
-def _build(state, variant=None):
-    """(variant, model) for a state with official keys; the model is float64 if the state needs it."""
-    from paddle_impl import pit
-
-    found, arguments = infer_variant(state)
-    if variant not in (None, found):
-        raise WeightsError(f"the names and shapes are those of {found}, not of {variant}")
-    model = getattr(pit, found)(**arguments)
-    # paddle: Layer.astype changes nothing (paddle 3.3.1, Paddle#76614); Layer.to does.
-    return found, model.to(dtype="float64") if any(array.dtype == np.float64 for array in state.values()) else model
-
-
-def main(argv=None):
-    """`python -m paddle_impl.weights`: the part of `align convert` that needs this framework. Prints one JSON object.
-
-    `read FILE OUT.safetensors` writes the reference state of a file, `write FILE OUT` a file of this side's kinds.
-    Both, and `check FILE`, load it into the model it is for. Exit 2 with one line if that cannot be done.
-    """
-    parser = argparse.ArgumentParser(prog="python -m paddle_impl.weights")
-    parser.add_argument("action", choices=["read", "write", "check"])
-    parser.add_argument("source")
-    parser.add_argument("target", nargs="?")
-    parser.add_argument("--variant", help="the only variant to accept; any that fits by default")
-    parser.add_argument("--keys", choices=["official", "timm"], default="official", help="of the file that is written")
-    args = parser.parse_args(argv)
-    if (args.target is None) != (args.action == "check"):
-        parser.error(f"{args.action} {'needs' if args.target is None else 'takes no'} OUT")
-    notes = []
-    try:
-        state = read_weights(args.source, notes=notes)
-        variant, model = _build(state, args.variant)
-        load_reference_state(model, state)
-        if args.action == "read":
-            write_checkpoint(args.target, state)
-        if args.action == "write":
-            write_weights(args.target, state, model, args.keys)
-    except WeightsError as error:
-        text = str(error)
-        print(text if text.startswith(args.source) else f"{args.source}: {text}", file=sys.stderr)
-        return 2
-    hashes = {key: _sha256(array) for key, array in state.items()}
-    print(json.dumps({"variant": variant, "notes": notes, "sha256": hashes, "transposed": transposed_keys(model)}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

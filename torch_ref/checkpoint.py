@@ -4,6 +4,7 @@ Origin: written for this project.
 Licence: Apache-2.0
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def read_checkpoint(path, notes):
 def write_checkpoint(path, arrays):
     """Write {key: array} as .safetensors or .pth; aside first, then moved into place. Raises WeightsError."""
     path = Path(path)
+    if not path.parent.is_dir():
+        raise WeightsError(f"{path}: could not be written: there is no folder {path.parent}")
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.suffix == ".safetensors":
@@ -65,7 +68,8 @@ def write_checkpoint(path, arrays):
     except (OSError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"{path}: could not be written: {first_line(error)}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
 
 
 def to_numpy(tensor):

@@ -248,8 +248,9 @@ class PoolingTransformer(nn.Module):
         x = self.patch_embed(x)  # (B, C, grid height, grid width)
         x = self.pos_drop(x + self.pos_embed)
         cls_tokens = self.cls_token.expand(x.shape[0], -1, -1)  # (B, num_tokens, C)
-        for transformer, pool in zip(self.transformers, self.pools, strict=False):  # the last stage has no pool
-            x, cls_tokens = pool(*transformer(x, cls_tokens))
+        for stage, pool in enumerate(self.pools):  # the last stage has none
+            x, cls_tokens = self.transformers[stage](x, cls_tokens)
+            x, cls_tokens = pool(x, cls_tokens)
         _, cls_tokens = self.transformers[-1](x, cls_tokens)
         return self.norm(cls_tokens)
 

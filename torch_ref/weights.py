@@ -7,11 +7,8 @@ Licence: Apache-2.0
 Everything here speaks one language, the *reference state*: {official key: numpy array in PyTorch's layout}.
 """
 
-import argparse
 import hashlib
-import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +64,20 @@ def infer_variant(state):
     raise WeightsError(f"no variant of PiT has a first width of {dim} and {tokens} tokens")
 
 
+def build_for(state, variant=None):
+    """(variant, model) that a state with official keys fits; the model is float64 if the state is.
+
+    Raises WeightsError if no built-in variant fits, or only another than `variant`.
+    """
+    from torch_ref import pit
+
+    found, arguments = infer_variant(state)
+    if variant not in (None, found):
+        raise WeightsError(f"the names and shapes are those of {found}, not of {variant}")
+    model = getattr(pit, found)(**arguments)
+    return found, model.double() if any(array.dtype == np.float64 for array in state.values()) else model
+
+
 def read_weights(path, model=None, notes=None):
     """Reference state of a .safetensors or .pth file with official or timm keys.
 
@@ -84,6 +95,7 @@ def write_weights(path, state, model, keys="official"):
     Written aside and moved into place. Raises WeightsError.
     """
     _check_fit(model, state)
+    state = {key: state[key] for key in model.state_dict() if key in state}  # in the model's order
     write_checkpoint(path, _rename(state, keys))
 
 
@@ -113,8 +125,8 @@ def load_reference_state(model, state, cast=False):
     if missing or unexpected:
         raise WeightsError(f"the framework did not load all: missing {some(missing)}, unexpected {some(unexpected)}")
     loaded = reference_state(model)
-    hashes = {key: _sha256(loaded[key]) for key in state}
-    wrong = [key for key in state if hashes[key] != _sha256(to_numpy(tensors[key]))]
+    hashes = {key: sha256(loaded[key]) for key in state}
+    wrong = [key for key in state if hashes[key] != sha256(to_numpy(tensors[key]))]
     if wrong:
         raise WeightsError(f"{len(wrong)} tensors read back are not what was given: {some(wrong)}")
     return hashes
@@ -214,53 +226,6 @@ def _as_dtype(key, array, dtype, cast):
     return tensor
 
 
-def _sha256(array):
+def sha256(array):
+    """Hash of the values of an array, in C order."""
     return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
-
-
-def _build(state, variant=None):
-    """(variant, model) for a state with official keys; the model is float64 if the state needs it."""
-    from torch_ref import pit
-
-    found, arguments = infer_variant(state)
-    if variant not in (None, found):
-        raise WeightsError(f"the names and shapes are those of {found}, not of {variant}")
-    model = getattr(pit, found)(**arguments)
-    return found, model.double() if any(array.dtype == np.float64 for array in state.values()) else model
-
-
-def main(argv=None):
-    """`python -m torch_ref.weights`: the part of `align convert` that needs this framework. Prints one JSON object.
-
-    `read FILE OUT.safetensors` writes the reference state of a file, `write FILE OUT` a file of this side's kinds.
-    Both, and `check FILE`, load it into the model it is for. Exit 2 with one line if that cannot be done.
-    """
-    parser = argparse.ArgumentParser(prog="python -m torch_ref.weights")
-    parser.add_argument("action", choices=["read", "write", "check"])
-    parser.add_argument("source")
-    parser.add_argument("target", nargs="?")
-    parser.add_argument("--variant", help="the only variant to accept; any that fits by default")
-    parser.add_argument("--keys", choices=["official", "timm"], default="official", help="of the file that is written")
-    args = parser.parse_args(argv)
-    if (args.target is None) != (args.action == "check"):
-        parser.error(f"{args.action} {'needs' if args.target is None else 'takes no'} OUT")
-    notes = []
-    try:
-        state = read_weights(args.source, notes=notes)
-        variant, model = _build(state, args.variant)
-        load_reference_state(model, state)
-        if args.action == "read":
-            write_checkpoint(args.target, state)
-        if args.action == "write":
-            write_weights(args.target, state, model, args.keys)
-    except WeightsError as error:
-        text = str(error)
-        print(text if text.startswith(args.source) else f"{args.source}: {text}", file=sys.stderr)
-        return 2
-    hashes = {key: _sha256(array) for key, array in state.items()}
-    print(json.dumps({"variant": variant, "notes": notes, "sha256": hashes, "transposed": transposed_keys(model)}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,5 +1,7 @@
 """PiT (arXiv 2103.16302): the eight published variants and `pit_probe`, the small case that sees most."""
 
+from typing import Any
+
 from align.case import Case, Input, Loss, Training
 
 SMALL = {
@@ -12,7 +14,7 @@ SMALL = {
 }
 
 
-def _training(distilled: bool, **changes) -> Training:
+def _training(distilled: bool, **changes: Any) -> Training:
     name = "DistilledPoolingTransformer" if distilled else "PoolingTransformer"
     return Training(
         reference=f"torch_ref.pit:{name}",

@@ -23,8 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="align",
         description="Prove that a PaddlePaddle port computes what its PyTorch reference computes.",
-        epilog="exit codes: 0 aligned; 1 misaligned; 2 usage or unusable input; 3 environment; 4 incomparable; 5 nothing "
-        "compared. `align COMMAND --help` shows the options of a command.",
+        epilog="exit codes: 0 aligned; 1 misaligned; 2 usage or unusable input; 3 environment; 4 incomparable; "
+        "5 nothing compared. `align COMMAND --help` shows the options of a command.",
     )
     parser.add_argument("--version", action="version", version=f"align {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -45,6 +45,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("align: interrupted; earlier results are untouched", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        print(
+            f"align: error: package {error.name!r} is missing in {sys.executable}; run scripts/setup.sh",
+            file=sys.stderr,
+        )
+        return 3
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 3

@@ -8,10 +8,10 @@ from align import steps as step_modules
 from align.case import STEPS
 from align.cases import find
 from align.cli import sides
-from align.compare.rows import Sources, compare_step
+from align.compare.judge import Sources, judge_step
 from align.compare.verdict import StepVerdict, Verdict
 from align.errors import NothingCompared, UsageError
-from align.pipeline import NEEDS, TWIN, Options, Recorder, order
+from align.pipeline import NEEDS, TWIN, Options, Recorder, noise_runs, order
 from align.record.lock import exclusive
 from align.record.manifest import Recording
 from align.report import classic, console
@@ -37,10 +37,12 @@ def execute(args: argparse.Namespace) -> int:
     options = _options(args)
     with exclusive(options.out):
         with Recorder(options, lambda *_: None) as recorder:
-            total = len(order(options))
-            with console.progress(options.sides, total, quiet=args.json or not sys.stderr.isatty()) as report:
+            totals = {
+                side: len(order(options)) + len(noise_runs(options)) * (side == "torch") for side in options.sides
+            }
+            with console.progress(totals, quiet=args.json or not sys.stderr.isatty()) as report:
                 recorder.progress = report
-                plan, recordings = recorder.run()
+                recordings = recorder.run()
             if "paddle" not in options.sides:
                 folders = ", ".join(str(recording.folder) for recording in recordings.values())
                 print(f"recorded: {folders}", file=sys.stderr if args.json else sys.stdout)
@@ -100,8 +102,9 @@ def compare(options: Options, recordings: dict[tuple[str, str], Recording]) -> V
             stores["paddle", options.dtype],
             stores.get(("torch", TWIN)),
             stores.get(("paddle", TWIN)),
+            recordings["torch", options.dtype].noise(step),
         )
         seconds = sum(recording.manifest.steps.get(step, 0.0) for recording in recordings.values())
-        steps.append(StepVerdict(step, tuple(compare_step(step, sources)), round(seconds, 3)))
+        steps.append(StepVerdict(step, tuple(judge_step(step, sources)), round(seconds, 3)))
     environment = {side: recordings[side, options.dtype].manifest.environment for side in SIDES}
     return Verdict(options.case.name, tuple(steps), environment)

@@ -35,7 +35,7 @@ Array = np.ndarray | BFloat16
 
 
 def dtype_name(array: Array) -> str:
-    """`float32`, `bfloat16`, ...: the name to compare and to print; byte order is a matter of storage, not part of it."""
+    """`float32`, `bfloat16`, ...: the name to compare and to print. Byte order is storage and not part of it."""
     return "bfloat16" if isinstance(array, BFloat16) else array.dtype.name
 
 
@@ -79,7 +79,7 @@ class Operand:
         self.size = array.size
         flags = array.flags
         self._flat = array.reshape(-1) if native and flags.c_contiguous and flags.aligned else None
-        self._mapping: tuple[mmap.mmap, int] | None | Literal[False] = False
+        self._mapping: tuple[mmap.mmap, int] | Literal[False] | None = False
 
     def bits(self, start: int, stop: int) -> np.ndarray:
         """The elements from `start` to `stop` as stored: flat, contiguous, aligned, native; a view if possible."""
@@ -87,8 +87,10 @@ class Operand:
             return self._flat[start:stop]
         native = self.array.dtype.newbyteorder("=")
         piece = np.empty(stop - start, native)
-        options = {"flags": ["external_loop", "buffered", "ranged"], "order": "C", "casting": "equiv"}
-        iterator = np.nditer(self.array, op_dtypes=[native], **options)
+        # Any: numpy's annotations take `iterrange` for read-only and know nothing of parts.
+        iterator: Any = np.nditer(
+            self.array, ["external_loop", "buffered", "ranged"], op_dtypes=[native], order="C", casting="equiv"
+        )
         iterator.iterrange = (start, stop)
         done = 0
         for part in iterator:
@@ -120,8 +122,8 @@ class Operand:
     def release(self, start: int, stop: int) -> None:
         """Let go of the memory pages of what was read, if they map a file read-only.
 
-        A process must not grow by the size of its inputs. Read-only alone, because a private writable mapping would lose
-        what was written to it.
+        A process must not grow by the size of its inputs. Read-only alone, because a private writable mapping would
+        lose what was written to it.
         """
         if self._mapping is False:
             self._mapping = _mapping(self._flat)

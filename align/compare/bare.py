@@ -1,34 +1,37 @@
-"""Two files of other projects, as dictionaries of arrays: nothing is known of them but their numbers, so the limits are assumed, and strict.
+"""Two files of other projects, as dictionaries of arrays: strict about form, with limits that can only be assumed.
 
-With a float64 twin the noise would be measured; without, an error of some ulp at the row's scale is taken for rounding. `fixed` is reprod_log's
-own rule (mean of |a - b|, ReprodDiffHelper's default method) behind checks that it lacks: presence, dtype, shape, NaN and infinity.
+With a float64 twin the noise would be measured; without, an error of some ulp at the row's scale is taken for
+rounding. `fixed` is reprod_log's own rule (mean of |a - b|, the default method of its `ReprodDiffHelper.report`) behind
+the checks that it lacks: presence, dtype, shape, NaN and infinity.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from align.compare.arrays import Array, BFloat16, dtype_name
+from align.compare.arrays import Array, BFloat16, describe, dtype_name
 from align.compare.statistics import Difference
 from align.compare.strict import check
 from align.compare.ulp import FORMATS, ulp
 from align.errors import UsageError
 
-# The assumed limits, in ulp of the type at the reference's rms (at the value itself for 0-d), set by the project's verdict rule.
+# The assumed limits, in ulp of the type at the reference's rms; for 0-d, in representable numbers between the two.
 REL_ULPS = 64
 MAX_ULPS = 1024
 SCALAR_ULPS = 16
 ASSUMED = "assumed, no twin"
 FIXED = "fixed"
 EXACT = "exact"
-DEPTH = 64  # nested containers; real files have two or three levels, and a file that contains itself has no end
+DEPTH = 64  # nested containers; real files have two or three levels, and a container that holds itself has no end
+PARTS = {"complex64": "float32", "complex128": "float64"}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a row was allowed, by which rule (`assumed, no twin`, `fixed`, `exact`); None where the rule does not look."""
+    """What a row was allowed, by which rule (`assumed, no twin`, `fixed`, `exact`); None: the rule does not look."""
 
     rule: str
     rel: float | None = None  # relative Frobenius
@@ -39,7 +42,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class BareRow:
-    """One name of either file: `aligned`, `misaligned` or `missing`, the facts if shapes agree, and the reason in words unless aligned."""
+    """One name of either file: `aligned`, `misaligned` or `missing`; facts if shapes agree; a reason unless aligned."""
 
     name: str
     verdict: str
@@ -57,9 +60,8 @@ class BareResult:
     @property
     def compared(self) -> int:
         """Rows that had something to compare on both sides; equal shapes without an element have nothing."""
-        return sum(
-            row.verdict != "missing" and (row.difference is None or row.difference.size > 0) for row in self.rows
-        )
+        both = [row for row in self.rows if row.verdict != "missing"]
+        return sum(row.verdict == "misaligned" or row.difference is None or row.difference.size > 0 for row in both)
 
     @property
     def verdict(self) -> str:
@@ -72,9 +74,10 @@ class BareResult:
 def compare_dictionaries(a: Mapping, b: Mapping, fixed: float | None = None) -> BareResult:
     """Compare two possibly nested dictionaries of arrays, row by row; `b` is the reference.
 
-    Leaves are numpy arrays, `BFloat16` or plain numbers; lists count as dictionaries keyed by position. Names are paths joined by '/'. `fixed`
-    replaces the assumed limits by mean |a - b| <= fixed. Raises UsageError, with the path, for leaves that are not numbers, for two
-    entries of one name, for nesting beyond 64 levels, and for a tolerance that is not a number >= 0.
+    Leaves are numpy arrays, `BFloat16` or plain numbers; lists count as dictionaries keyed by position. Names are paths
+    joined by '/'. `fixed` replaces the assumed limits by mean |a - b| <= fixed. Raises UsageError, with the path, for
+    leaves that are not numbers, for two entries of one name, for nesting beyond 64 levels, and for a tolerance that is
+    not a finite number of at least 0.
     """
     if fixed is not None and not 0.0 <= fixed < math.inf:
         raise UsageError(f"the fixed tolerance must be a finite number of at least 0, not {fixed}")
@@ -91,8 +94,8 @@ def flatten(value: Mapping) -> dict[str, Array]:
     return leaves
 
 
-def _gather(value, path: tuple[str, ...], leaves: dict) -> None:
-    name = "/".join(path)
+def _gather(value: Any, path: tuple[str, ...], leaves: dict[str, Array]) -> None:
+    name = "/".join(path) or "the top level"
     if len(path) > DEPTH:
         raise UsageError(f"{'/'.join(path[:4])}/...: nested more than {DEPTH} levels deep; a log of tensors is not")
     if isinstance(value, (Mapping, list, tuple)):
@@ -101,37 +104,34 @@ def _gather(value, path: tuple[str, ...], leaves: dict) -> None:
         return
     if isinstance(value, (bool, int, float, complex, np.generic)):
         value = np.asarray(value)
-    numeric = (
-        isinstance(value, BFloat16)
-        or isinstance(value, np.ndarray)
-        and (value.dtype.kind in "fiubc" and value.dtype.itemsize <= (16 if value.dtype.kind == "c" else 8))
-    )
-    if not numeric:
-        kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise UsageError(
-            f"{name or 'the top level'}: holds {kind}; arrays of numbers of at most 64 bits can be compared"
-        )
+    if not isinstance(value, (BFloat16, np.ndarray)):
+        raise UsageError(f"{name}: holds a {type(value).__name__}; only arrays of numbers can be compared")
+    if isinstance(value, np.ndarray):
+        try:
+            describe(value.dtype)
+        except TypeError as error:
+            raise UsageError(f"{name}: {error}") from error
     if name in leaves:
-        raise UsageError(f"{name}: two entries of one dictionary have this path; rename one")
+        raise UsageError(f"{name}: two entries of one file have this path; rename one")
     leaves[name] = value
 
 
 def _row(name: str, a: Array | None, b: Array | None, fixed: float | None) -> BareRow:
     strict = check(a, b)
+    difference = strict.difference
     if a is None or b is None:
         return BareRow(name, "missing", None, None, str(strict.failure))
-    if not strict.comparable:
-        return BareRow(name, "misaligned", strict.difference, None, str(strict.failure))
-    limits = _limits(dtype_name(b), b.shape, strict.difference, fixed)
-    reason = _excess(strict.difference, limits)
-    return BareRow(name, "misaligned" if reason else "aligned", strict.difference, limits, reason)
+    if difference is None or not strict.comparable:
+        return BareRow(name, "misaligned", difference, None, str(strict.failure))
+    limits = _limits(dtype_name(b), b.shape, difference, fixed)
+    reason = _excess(difference, limits)
+    return BareRow(name, "misaligned" if reason else "aligned", difference, limits, reason)
 
 
 def _limits(dtype: str, shape: tuple[int, ...], difference: Difference, fixed: float | None) -> Limits:
     if fixed is not None:
         return Limits(FIXED, mean_abs=fixed)
-    if dtype.startswith("complex"):
-        dtype = {"complex64": "float32", "complex128": "float64"}[dtype]
+    dtype = PARTS.get(dtype, dtype)
     if dtype not in FORMATS:
         return Limits(EXACT, max_abs=0.0)
     if shape == ():
@@ -145,18 +145,18 @@ def _limits(dtype: str, shape: tuple[int, ...], difference: Difference, fixed: f
 
 def _excess(difference: Difference, limits: Limits) -> str:
     """Which limit the row exceeds, with both figures; empty if none."""
-    words = {
-        "rel": "relative Frobenius difference",
-        "max_abs": "greatest absolute difference",
-        "max_ulp": "distance in ulp",
-        "mean_abs": "mean absolute difference",
-    }
-    for name, phrase in words.items():
-        allowed = getattr(limits, name)
-        value = getattr(difference, name)
-        if allowed is not None and not value <= allowed:
-            place = ""
-            if name == "max_abs" and difference.values is not None:
-                place = f" at {difference.index} ({difference.values[0]!r} against {difference.values[1]!r})"
-            return f"{phrase} {value:.6g}{place} exceeds {allowed:.6g} ({limits.rule})"
+    quantities = [
+        ("relative Frobenius difference", difference.rel, limits.rel),
+        ("greatest absolute difference", difference.max_abs, limits.max_abs),
+        ("distance in ulp", difference.max_ulp, limits.max_ulp),
+        ("mean absolute difference", difference.mean_abs, limits.mean_abs),
+    ]
+    for words, value, allowed in quantities:
+        if value is None or allowed is None or value <= allowed:
+            continue
+        text = f"{words} {value:.6g} exceeds {allowed:.6g} ({limits.rule})"
+        if difference.values is not None:
+            ours, theirs = difference.values
+            text += f"; greatest difference {difference.max_abs:.6g} at {difference.index}: {ours!r} against {theirs!r}"
+        return text
     return ""

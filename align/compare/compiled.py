@@ -22,11 +22,11 @@ ATTEMPTS = 12
 
 @cache
 def kernel(name: str, candidate: str, reference: str) -> Callable[..., tuple]:
-    """The function of `kernels` of that name, ready for read-only pieces of those two dtypes."""
-    from align.compare import kernels  # here, because numba takes half a second to import
+    """The function of that name in `kernels` or `integer_kernels`, ready for read-only pieces of those two dtypes."""
+    from align.compare import integer_kernels, jit, kernels  # here, because numba takes half a second to import
 
-    function = getattr(kernels, name)
-    arguments = [np.array(values, dtype) for values, dtype in zip(SAMPLE, (candidate, reference), strict=True)]
+    function = getattr(integer_kernels if name == "measure_integers" else kernels, name)
+    arguments: list = [np.array(values, dtype) for values, dtype in zip(SAMPLE, (candidate, reference), strict=True)]
     for array in arguments:
         array.flags.writeable = False
     if name == "measure_scaled":
@@ -41,7 +41,7 @@ def kernel(name: str, candidate: str, reference: str) -> Callable[..., tuple]:
             answer = function(*arguments)
         except Exception as error:  # whatever a damaged cache file makes pickle or LLVM raise
             problem = f"{type(error).__name__}: {error}"
-            shutil.rmtree(kernels.CACHE, ignore_errors=True)
+            shutil.rmtree(jit.CACHE, ignore_errors=True)
             continue
         if answer == expected:
             return function
@@ -49,5 +49,5 @@ def kernel(name: str, candidate: str, reference: str) -> Callable[..., tuple]:
         break
     raise EnvironmentFault(
         f"the comparison kernel {name}({candidate}, {reference}) does not work here: {problem}. "
-        f"Remove {kernels.CACHE} and check that the installed numba and numpy fit each other."
+        f"Remove {jit.CACHE} and check that the installed numba and numpy fit each other."
     )

@@ -77,11 +77,12 @@ def _piece_measure(a: Side, b: Side) -> Callable[[int, int], tuple]:
 
         return integers
     half = a.dtype == b.dtype == "float16"
+    compare = kernel("measure_floats", _float_type(a), _float_type(b))
 
     def floats(start: int, stop: int) -> tuple:
         x = _read_only(a.floats(start, stop))
         y = _read_only(b.floats(start, stop))
-        facts = kernel("measure_floats", x.dtype.name, y.dtype.name)(x, y)
+        facts = compare(x, y)
         if half:
             facts = (*facts[:5], _half_ulps(a.bits(start, stop), b.bits(start, stop)), *facts[6:])
         shifts = _shift(facts[3]), _shift(facts[4]), _shift(facts[0])
@@ -90,6 +91,11 @@ def _piece_measure(a: Side, b: Side) -> Callable[[int, int], tuple]:
         return _placed(facts, start) + UNSHIFTED
 
     return floats
+
+
+def _float_type(side: Side) -> str:
+    """What `floats` of that side returns."""
+    return "float32" if side.dtype in ("float32", "float16", "bfloat16") else "float64"
 
 
 def _placed(facts: tuple, start: int) -> tuple:

@@ -17,7 +17,8 @@ class Difference:
     """How `candidate` (the port) differs from `reference`; all lengths in the arrays' own unit, float64.
 
     `pairs` are the positions where both sides are finite; `max_abs`, `mean_abs`, `rms`, `max_rel` and `max_ulp` range
-    over them. Norm and maximum of one side range over its own finite elements. Twofold facts are (candidate, reference).
+    over them. Norm and maximum of one side range over its own finite elements. Two facts in one are (candidate,
+    reference).
     """
 
     size: int
@@ -84,8 +85,9 @@ def compare(candidate: Array, reference: Array, *, threads: int | None = None) -
 def self_roll_difference(reference: Array, *, threads: int | None = None) -> Difference | None:
     """The `Difference` of the reference moved along its flat order (as candidate) against the reference itself.
 
-    That is what a wrong answer of the right scale looks like: a row that passes it as well can see nothing. It is moved by one row and one column (length of the last axis + 1), or, if that maps it on itself as it does an
-    identity matrix, by one element. None where nothing can be told: fewer than two elements, or all the same.
+    That is what a wrong answer of the right scale looks like: a row that passes it as well can see nothing. It is moved
+    by one row and one column (length of the last axis + 1), or, if that maps it on itself as it does an identity
+    matrix, by one element. None where nothing can be told: fewer than two elements, or all the same.
     """
     b = Operand(reference)
     if b.size < 2:

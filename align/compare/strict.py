@@ -1,6 +1,7 @@
-"""What must agree before a number is weighed: presence, dtype, shape, NaN and infinities, in that order; then whether values are the same.
+"""What must agree before a number is weighed: presence, dtype, shape, NaN and infinities; then whether values do.
 
-No broadcast, no transpose, no cast: (1,) is not (), float32 is not float64. The first check that fails is named with both sides.
+In that order. No broadcast, no transpose, no cast: (1,) is not (), float32 is not float64. The first check that fails
+is named with both sides.
 """
 
 from dataclasses import dataclass
@@ -39,12 +40,12 @@ class Strict:
 
     @property
     def comparable(self) -> bool:
-        """Whether nothing but finite values differs, if anything: what is left is a question of size."""
+        """Whether at most finite values differ: what is left is a question of size."""
         return self.failure is None or self.failure.check == "values"
 
 
 def check(candidate: Array | None, reference: Array | None) -> Strict:
-    """All checks on two arrays; None stands for one that is absent. Raises TypeError for arrays that do not hold numbers."""
+    """All checks on two arrays, None for one that is absent. Raises TypeError for arrays that do not hold numbers."""
     failure = check_form(candidate, reference)
     if candidate is None or reference is None or candidate.shape != reference.shape:
         return Strict(failure, None)
@@ -58,9 +59,9 @@ def check_form(candidate: Array | None, reference: Array | None) -> Failure | No
         if candidate is reference:
             raise ValueError("neither side is there: no row to check")
         return Failure("presence", _describe(candidate), _describe(reference))
-    names = dtype_name(candidate), dtype_name(reference)
-    if names[0] != names[1]:
-        return Failure("dtype", *names)
+    ours, theirs = dtype_name(candidate), dtype_name(reference)
+    if ours != theirs:
+        return Failure("dtype", ours, theirs)
     if candidate.shape != reference.shape:
         return Failure("shape", str(candidate.shape), str(reference.shape))
     return None
@@ -68,11 +69,12 @@ def check_form(candidate: Array | None, reference: Array | None) -> Failure | No
 
 def check_values(difference: Difference) -> Failure | None:
     """NaN and infinity positions and signs, then equality of values."""
-    if not difference.nonfinite_equal:
-        kind, values = "nonfinite", difference.nonfinite_values
-        return Failure(kind, *map(repr, values), difference.nonfinite_index, difference.nonfinite_differing)
-    if not difference.equal:
-        return Failure("values", *map(repr, difference.values), difference.index, difference.differing)
+    if difference.nonfinite_values is not None:
+        ours, theirs = map(repr, difference.nonfinite_values)
+        return Failure("nonfinite", ours, theirs, difference.nonfinite_index, difference.nonfinite_differing)
+    if difference.values is not None:
+        ours, theirs = map(repr, difference.values)
+        return Failure("values", ours, theirs, difference.index, difference.differing)
     return None
 
 

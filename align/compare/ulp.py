@@ -1,13 +1,14 @@
-"""The unit in the last place of a floating type at a value, from the type's precision alone."""
+"""The unit in the last place of a floating type at a value, from the type's format alone."""
 
 import math
 
-# Significand bits with the hidden one, and exponent of the smallest normal number (IEEE 754-2008 table 3.5; bfloat16: float32's upper half).
+# Significand bits with the hidden one, and exponent of the smallest normal number (IEEE 754-2008, table 3.5; bfloat16
+# is the upper half of float32).
 FORMATS = {"float16": (11, -14), "bfloat16": (8, -126), "float32": (24, -126), "float64": (53, -1022)}
 
 
 def ulp(dtype: str, value: float) -> float:
-    """The distance from |value| to the next greater number of that type; the smallest subnormal at 0.
+    """The distance from |value| to the next greater number of that type; at 0, the smallest subnormal.
 
     `dtype` is a name as `arrays.dtype_name` gives it; raises KeyError for one that is not floating.
     """

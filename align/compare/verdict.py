@@ -1,4 +1,4 @@
-"""From rows to a step's verdict and to the run's."""
+"""From rows to a step's verdict and to the run's: red rows, coverage, and whether the comparison could see anything."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,12 +7,13 @@ from typing import Any
 from align.case import STEPS
 from align.compare.rows import Row
 
-BAD = ("misaligned", "missing")
+# Kinds of rows of which each subject needs a row that could have failed: a gate that is blind to one is vacuous.
+SUBJECTS = ("parameter", "gradient", "output", "metric")
 
 
 @dataclass(frozen=True)
 class StepVerdict:
-    """One step: its rows, the worst of them, and `aligned`, `misaligned` or `empty`."""
+    """One step: its rows, the worst of them, and `aligned`, `misaligned`, `vacuous` or `empty`."""
 
     step: str
     rows: tuple[Row, ...]
@@ -22,11 +23,13 @@ class StepVerdict:
     def verdict(self) -> str:
         if not self.rows:
             return "empty"
-        return "misaligned" if any(row.verdict in BAD for row in self.rows) else "aligned"
+        if any(row.bad for row in self.rows):
+            return "misaligned"
+        return "vacuous" if all(row.verdict == "insensitive" for row in self.rows) else "aligned"
 
     @property
     def worst(self) -> Row | None:
-        return max(self.rows, key=lambda row: (row.verdict in BAD, row.ratio), default=None)
+        return max(self.rows, key=lambda row: (row.bad, row.excess), default=None)
 
     def __bool__(self) -> bool:
         return self.verdict == "aligned"
@@ -34,17 +37,28 @@ class StepVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The whole run. It is true only if something was compared and all of it is aligned."""
+    """The whole run. True only if something was compared, all of it is aligned, and nothing was compared blindly."""
 
     case: str
     steps: tuple[StepVerdict, ...]
     environment: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(row for step in self.steps for row in step.rows)
+
+    @property
+    def blind(self) -> tuple[str, ...]:
+        """Parameters, outputs and metrics of which no row is sensitive, as `kind name`."""
+        return unseen(self.rows)
+
+    @property
     def verdict(self) -> str:
         if not any(step.rows for step in self.steps):
             return "empty"
-        return "aligned" if all(self.steps) else "misaligned"
+        if any(step.verdict in ("misaligned", "empty") for step in self.steps):
+            return "misaligned"
+        return "vacuous" if self.blind or not all(self.steps) else "aligned"
 
     @property
     def blamed_step(self) -> str | None:
@@ -54,7 +68,7 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        return {"aligned": 0, "misaligned": 1, "empty": 5}[self.verdict]
+        return {"aligned": 0, "misaligned": 1, "vacuous": 1, "empty": 5}[self.verdict]
 
     @property
     def environment_line(self) -> str:
@@ -64,6 +78,25 @@ class Verdict:
 
     def __bool__(self) -> bool:
         return self.verdict == "aligned"
+
+
+def unseen(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The subjects all of whose rows are insensitive.
+
+    A parameter is one subject over all its rows: its value after loading, its gradient, its value after training. A
+    module's activations are not subjects of their own: what they pass on is seen in the outputs.
+    """
+    seen: dict[str, bool] = {}
+    for row in rows:
+        if row.kind not in SUBJECTS or row.name.startswith("activation"):
+            continue
+        name = row.name
+        for prefix in ("grad/", "param/"):
+            name = name.removeprefix(prefix)
+        kind = "parameter" if name != row.name or row.kind == "parameter" else row.kind
+        subject = f"{kind} {name}"
+        seen[subject] = seen.get(subject, False) or row.verdict != "insensitive"
+    return tuple(subject for subject, visible in seen.items() if not visible)
 
 
 def coverage(rows: Iterable[Row]) -> dict[str, dict[str, int]]:

@@ -1,7 +1,9 @@
-"""What a step sees while it records: its side, the case, the plan, the reference's recording, and where to put tensors."""
+"""What a step sees while it records: its side, the case, the plan, the reference's recording, where to put tensors."""
 
 import importlib
+import zlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +12,9 @@ import numpy as np
 from align.case import Case
 from align.errors import UsageError
 from align.plan import Plan
-from align.record.store import Store, StoreWriter
+from align.record.noise import one_ulp_off
+from align.record.observer import Sink, observe
+from align.record.store import Store
 from align.sides import Side
 
 
@@ -35,12 +39,14 @@ class Context:
         case: Case,
         plan: Plan,
         dtype: str,
-        writer: StoreWriter,
+        sink: Sink,
         reference: Callable[[str], Store],
         progress: Callable[[int, int], None],
+        perturbation: int | None = None,
     ) -> None:
         self.side, self.case, self.plan, self.dtype = side, case, plan, dtype
-        self._writer, self._reference, self.progress = writer, reference, progress
+        self._sink, self._reference, self.progress = sink, reference, progress
+        self._perturbation = perturbation
 
     def package(self, module: str) -> ModuleType:
         """A module of the side's own package: `package("losses")` is `torch_ref.losses` or `paddle_impl.losses`."""
@@ -55,11 +61,22 @@ class Context:
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
         """The plan's arrays under a prefix, named without it."""
-        return {n.removeprefix(prefix): self.plan.tensors[n] for n in self.plan.tensors if n.startswith(prefix)}
+        return {n.removeprefix(prefix): self.array(n) for n in self.plan.tensors if n.startswith(prefix)}
+
+    def array(self, name: str) -> np.ndarray:
+        """One array of the plan; in a run that measures noise, moved by one ulp of the run's dtype."""
+        array = self.plan.tensors[name]
+        if self._perturbation is None or array.dtype.kind != "f":
+            return array
+        return one_ulp_off(array, self.dtype, np.random.default_rng([self._perturbation, zlib.crc32(name.encode())]))
 
     def tensor(self, name: str, *, gradient: bool = False) -> Any:
         """A tensor of the plan, floating ones in the run's dtype."""
-        return self.side.from_numpy(self.plan.tensors[name], gradient=gradient)
+        return self.side.from_numpy(self.array(name), gradient=gradient)
+
+    def observing(self, model: Any, *, gradients: bool = False) -> AbstractContextManager[None]:
+        """Record every module of the model while it runs inside this block."""
+        return observe(self.side, model, self._sink, gradients=gradients)
 
     def inputs(self, prefix: str = "input") -> list[Any]:
         return [self.tensor(f"{prefix}/{spec.name}") for spec in self.case.inputs]
@@ -88,4 +105,4 @@ class Context:
             for index, item in enumerate(value):
                 self.emit(f"{name}/{index}", item, kind, headline=headline)
         elif value is not None:
-            self._writer.add(name, self.side.to_numpy(value), kind, headline=headline)
+            self._sink.add(name, self.side.to_numpy(value), kind, headline=headline)

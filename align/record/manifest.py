@@ -16,6 +16,7 @@ from align.record.store import Store
 
 SCHEMA = "recording/1"
 MANIFEST = "manifest.json"
+NOISE = ".noise.json"  # after a step's name: the reference's errors in its perturbed runs
 
 
 @dataclass
@@ -49,6 +50,11 @@ class Recording:
 
     def step(self, name: str) -> Store:
         return Store(self.folder, name)
+
+    def noise(self, step: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
+        """By row and dtype, the (rms, maximum) error of every perturbed run of a step; empty where none was made."""
+        path = self.folder / f"{step}{NOISE}"
+        return json.loads(path.read_text()) if path.is_file() else {}
 
     def verify(self) -> None:
         """Raise UsageError unless every file named in the manifest is there with the bytes it was written with."""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,7 +64,7 @@ def observe(
             put(f"activation/{label}/out{path}", tensor, "activation")
             if gradients:
                 name = f"activation_grad/{label}/out{path}"
-                side.on_gradient(tensor, lambda grad, name=name: put(name, grad, "gradient"))
+                side.on_gradient(tensor, partial(put, name, kind="gradient"))
 
     with side.hooked(model, before, after):
         yield

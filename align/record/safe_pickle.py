@@ -4,6 +4,7 @@ Files come from strangers: numpy's and Paddle's own readers run whatever a pickl
 containers are read and anything else is refused, and arrays are mapped from the file, not loaded.
 """
 
+import contextlib
 import mmap
 import os
 import re
@@ -101,7 +102,8 @@ def save_dictionary(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> 
             f"{path}: could not be written: {error.strerror}; free space or choose another folder"
         ) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
 
 
 def _only_arrays(value: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -7,10 +7,11 @@ entry that points outside its file is refused.
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from queue import Queue
+from threading import Semaphore, Thread
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from align.errors import UsageError
 
 ALIGNMENT = 64  # bytes: a cache line, so that mapped arrays are aligned for any dtype
 KINDS = ("input", "output", "activation", "gradient", "parameter", "buffer", "state", "curve", "metric", "statistic")
+AHEAD = 64  # tensors that may wait for the writing thread
 BFLOAT16 = "bfloat16"  # numpy has no such type: stored as its 16 bits, read back as float32
 
 
@@ -39,7 +41,11 @@ class Entry:
 
 
 class StoreWriter:
-    """Appends tensors to `<folder>/<name>.tensors`; `close` writes the index. Use as a context manager."""
+    """Appends tensors to `<folder>/<name>.tensors`; `close` writes the index. Use as a context manager.
+
+    Hashing and writing happen in a thread of their own, so that they overlap with what the framework computes; a caller
+    that is too far ahead waits.
+    """
 
     def __init__(self, folder: Path, name: str) -> None:
         self._data_path = folder / f"{name}.tensors"
@@ -47,8 +53,13 @@ class StoreWriter:
         self._file = self._data_path.open("wb")
         self._position = 0
         self._file_hash = blake3()
-        self._entries: dict[str, Entry] = {}
-        self._written: dict[tuple[str, str, int], int] = {}
+        self._entries: dict[str, Entry | tuple[str, str]] = {}
+        self._written: dict[tuple[str, int], int] = {}
+        self._queue: Queue[tuple[Entry, np.ndarray] | None] = Queue()
+        self._room = Semaphore(AHEAD)
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._work, daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -57,7 +68,7 @@ class StoreWriter:
         if kind is None:
             self.close()
         else:
-            self._file.close()
+            self._stop()
 
     def add(
         self,
@@ -68,24 +79,77 @@ class StoreWriter:
         bfloat16: bool = False,
         headline: bool = False,
         facts: Mapping[str, Any] | None = None,
-    ) -> Entry:
-        """Append one array (any shape; no object dtype) under a name not used yet.
+    ) -> None:
+        """Append one array (any shape; no object dtype) under a name not used yet; it must not be changed afterwards.
 
-        `bfloat16` says that a uint16 array holds bfloat16 bits. a `headline` array also goes into the step's
+        `bfloat16` says that a uint16 array holds bfloat16 bits. A `headline` array also goes into the step's
         reprod_log file, under the same name.
         """
-        if name in self._entries:
-            raise ValueError(f"{self._index_path.name}: tensor {name!r} is recorded twice")
+        self._check_new(name)
         if kind not in KINDS:
             raise ValueError(f"{name}: kind {kind!r} is not one of {', '.join(KINDS)}")
         if array.dtype.hasobject:
             raise ValueError(f"{name}: an array of Python objects cannot be recorded")
+        if self._error:
+            raise self._error
+        dtype = BFLOAT16 if bfloat16 else array.dtype.newbyteorder("=").name
+        entry = Entry(name, kind, dtype, array.shape, 0, array.nbytes, "", headline, facts)
+        self._entries[name] = entry
+        self._room.acquire()
+        self._queue.put((entry, array))
+
+    def alias(self, name: str, existing: str, kind: str) -> None:
+        """Record that `name` is the very tensor recorded as `existing`; nothing is written again."""
+        self._check_new(name)
+        self._entries[name] = (existing, kind)
+
+    def close(self) -> dict[str, str]:
+        """Wait for the thread, flush both files; the answer is the hash of each, by file name."""
+        self._stop()
+        if self._error:
+            raise self._error
+        resolved: dict[str, Entry] = {}
+        for name, entry in self._entries.items():
+            if isinstance(entry, tuple):
+                existing, kind = entry
+                facts = {"same_as": existing}
+                entry = replace(resolved[existing], name=name, kind=kind, headline=False, facts=facts)
+            resolved[name] = entry
+        lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in resolved.values()).encode()
+        self._index_path.write_bytes(lines)
+        self.hashes = {
+            self._data_path.name: self._file_hash.hexdigest(),
+            self._index_path.name: blake3(lines).hexdigest(),
+        }
+        return self.hashes
+
+    def _check_new(self, name: str) -> None:
+        if name in self._entries:
+            raise ValueError(f"{self._index_path.name}: tensor {name!r} is recorded twice")
+
+    def _stop(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        self._file.close()
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                if self._error is None:
+                    self._entries[item[0].name] = self._write(*item)
+            except BaseException as error:  # a full disk, say: told to whoever adds or closes next
+                self._error = error
+            finally:
+                self._room.release()
+
+    def _write(self, entry: Entry, array: np.ndarray) -> Entry:
         # ascontiguousarray would turn a 0-d array into a 1-d one.
         flat = array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        if not flat.dtype.isnative:
+            flat = flat.astype(flat.dtype.newbyteorder("="))
         payload = flat.reshape(-1).view(np.uint8).data if flat.size else memoryview(b"")
         digest = blake3(payload).hexdigest()
-        known = (digest, flat.dtype.str, flat.nbytes)
-        offset = self._written.get(known)
+        offset = self._written.get((digest, flat.nbytes))
         if offset is None:
             padding = -self._position % ALIGNMENT
             for chunk in (b"\0" * padding, payload):
@@ -93,32 +157,8 @@ class StoreWriter:
                 self._file_hash.update(chunk)
             offset = self._position + padding
             self._position = offset + flat.nbytes
-            self._written[known] = offset
-        dtype = BFLOAT16 if bfloat16 else flat.dtype.name
-        entry = Entry(name, kind, dtype, array.shape, offset, flat.nbytes, digest, headline, facts)
-        self._entries[name] = entry
-        return entry
-
-    def alias(self, name: str, existing: str, kind: str) -> Entry:
-        """Record that `name` is the very tensor recorded as `existing`; nothing is written again."""
-        if name in self._entries:
-            raise ValueError(f"{self._index_path.name}: tensor {name!r} is recorded twice")
-        entry = replace(self._entries[existing], name=name, kind=kind, headline=False, facts={"same_as": existing})
-        self._entries[name] = entry
-        return entry
-
-    def close(self) -> dict[str, str]:
-        """Flush both files; the answer is the hash of each, by file name."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in self._entries.values()).encode()
-        self._index_path.write_bytes(lines)
-        self.hashes = {
-            self._data_path.name: self._file_hash.hexdigest(),
-            self._index_path.name: blake3(lines).hexdigest(),
-        }
-        return self.hashes
+            self._written[digest, flat.nbytes] = offset
+        return replace(entry, offset=offset, hash=digest)
 
 
 class Store(Mapping[str, np.ndarray]):

@@ -17,12 +17,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from align import case as cases
 from align import steps
 from align.errors import AlignError, UsageError
 from align.plan import open_plan
 from align.record import manifest
 from align.record.context import Context, resolve
+from align.record.noise import NoiseMeter
+from align.record.observer import Sink
 from align.record.store import Store, StoreWriter
 from align.sides import Side
 
@@ -79,31 +83,52 @@ class Worker:
             "reference": Path(reference),
             "files": {},
             "seconds": {},
+            "noise": {},
         }
         return {}
 
     def step(self, run: str, step: str) -> dict[str, Any]:
         """Record one step of a run; the answer says how long it took."""
         state, began = self._runs[run], time.perf_counter()
-        self.side.set_precision(state["dtype"])
         with StoreWriter(state["folder"], step) as writer:
-            context = Context(
-                self.side,
-                state["case"],
-                state["plan"],
-                state["dtype"],
-                writer,
-                lambda name: Store(state["reference"], name),
-                lambda done, total: self._send({"event": "progress", "done": done, "total": total}),
-            )
-            steps.load(step).record(context)
+            self._record(state, step, state["dtype"], writer)
         state["files"].update(writer.hashes)
         state["seconds"][step] = round(time.perf_counter() - began, 3)
         return {"seconds": state["seconds"][step]}
 
+    def noise(self, run: str, step: str, dtype: str, truth: str, seed: int) -> dict[str, Any]:
+        """Run a step in `dtype` with everything one ulp off; add its errors against `truth` to the run's noise file."""
+        state = self._runs[run]
+        meter = NoiseMeter(Store(Path(truth), step))
+        self._record(state, step, dtype, meter, perturbation=seed)
+        table = state["noise"].setdefault(step, {})
+        for name, error in meter.errors.items():
+            table.setdefault(name, {}).setdefault(dtype, []).append(error)
+        return {}
+
+    def _record(
+        self, state: Mapping[str, Any], step: str, dtype: str, sink: Sink, perturbation: int | None = None
+    ) -> None:
+        self.side.set_precision(dtype)
+        context = Context(
+            self.side,
+            state["case"],
+            state["plan"],
+            dtype,
+            sink,
+            lambda name: Store(state["reference"], name),
+            lambda done, total: self._send({"event": "progress", "done": done, "total": total}),
+            perturbation,
+        )
+        steps.load(step).record(context)
+
     def close(self, run: str) -> dict[str, Any]:
         """Write the manifest and rename the recording to its final name."""
         state = self._runs.pop(run)
+        for step, table in state["noise"].items():
+            path = state["folder"] / f"{step}{manifest.NOISE}"
+            path.write_text(json.dumps(table))
+            state["files"][path.name] = blake3(path.read_bytes()).hexdigest()
         made = manifest.Manifest(
             case=state["case"].name,
             side=self.side.name,

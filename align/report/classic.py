@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from align.compare.rows import Row
-from align.compare.verdict import BAD, StepVerdict
+from align.compare.verdict import StepVerdict
 from align.pipeline import Recorder
 from align.record.manifest import Recording
 
@@ -33,7 +33,7 @@ def write(recorder: Recorder, step: StepVerdict, recordings: dict[str, Recording
 
 def _lines(step: StepVerdict) -> list[str]:
     """What this project says of the step, under what the package says."""
-    failing = [row for row in step.rows if row.verdict in BAD]
+    failing = [row for row in step.rows if row.bad]
     told = [f"{row.verdict}: {row.name}: {row.reason}" for row in failing[:SHOWN]]
     if len(failing) > SHOWN:
         told.append(f"... and {len(failing) - SHOWN} more rows")
@@ -43,5 +43,5 @@ def _lines(step: StepVerdict) -> list[str]:
 def _worst(row: Row | None) -> str:
     if row is None or row.meaning is None:
         return ""
-    limit = f"limit {row.meaning.limit:.1e}" if row.meaning.limit else "must be exact"
+    limit = f"limit {row.meaning.limit:.1e}" if row.meaning.limit else "must be equal"
     return f", worst {row.name}: meaning {row.meaning.error:.2e} ({limit})"

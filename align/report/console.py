@@ -9,21 +9,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from align.case import STEPS
-from align.compare.verdict import BAD, Verdict
+from align.compare.rows import Judgement
+from align.compare.verdict import Verdict
 from align.pipeline import Progress as Report
 from align.steps import AVAILABLE
 
-COLOURS = {"aligned": "green", "misaligned": "red", "empty": "yellow", "missing": "red"}
+COLOURS = {"aligned": "green", "misaligned": "red", "empty": "yellow", "vacuous": "yellow"}
+WIDTH = 140
 SHOWN = 5  # failing rows printed below the table; rows.jsonl has all
 
 
 @contextmanager
-def progress(sides: tuple[str, ...], total: int, quiet: bool) -> Iterator[Report]:
-    """A bar a side on standard error: steps done of `total`, and the step at hand."""
+def progress(totals: dict[str, int], quiet: bool) -> Iterator[Report]:
+    """A bar a side on standard error: runs of steps done of its total, and the one at hand."""
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
-        tasks = {side: bars.add_task(side, total=total) for side in sides}
-        finished = dict.fromkeys(sides, 0)
+        tasks = {side: bars.add_task(side, total=total) for side, total in totals.items()}
+        finished = dict.fromkeys(totals, 0)
 
         def report(side: str, step: str, dtype: str, done: int, of: int) -> None:
             whole = (done, of) == (1, 1)
@@ -37,34 +39,47 @@ def progress(sides: tuple[str, ...], total: int, quiet: bool) -> Iterator[Report
 def print_verdict(result: Verdict, out: str, console: Console | None = None) -> None:
     """The final table: step, rows, worst difference, verdict, seconds; then the first failing rows."""
     console = console or Console()
-    table = Table("step", "worst row", title=f"{result.case}: {result.environment_line}", title_justify="left")
-    for column in ("rows", "max diff", "meaning", "limit", "seconds"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
+    if not console.is_terminal:
+        console.width = WIDTH  # in a log nothing needs to be cut to 80 columns
+    table = Table(title=f"{result.case}: {result.environment_line}", title_justify="left")
+    table.add_column("step", no_wrap=True)
+    for column in ("rows", "max diff", "meaning", "precision"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("worst row", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("seconds", justify="right", no_wrap=True)
     for step in result.steps:
         worst = step.worst
-        facts = ["-", "-", "-"]
-        if worst and worst.difference:
-            facts[0] = f"{worst.difference.max_abs:.2e}"
-        if worst and worst.meaning:
-            facts[1:] = f"{worst.meaning.error:.1e}", f"{worst.meaning.limit:.0e}" if worst.meaning.limit else "exact"
-        colour = COLOURS[step.verdict]
+        greatest = max((row.difference.max_abs for row in step.rows if row.difference), default=None)
         table.add_row(
             step.step,
-            escape(worst.name) if worst else "-",
             str(len(step.rows)),
-            *facts,
+            "-" if greatest is None else f"{greatest:.2e}",
+            _in_noise(worst.meaning if worst else None),
+            _in_noise(worst.precision if worst else None),
+            escape(worst.name) if worst else "-",
+            f"[{COLOURS[step.verdict]}]{step.verdict}[/]",
             f"{step.seconds:.1f}",
-            f"[{colour}]{step.verdict}[/]",
         )
     console.print(table)
     for pending in (step for step in STEPS if step not in AVAILABLE):
         console.print(f"  {pending}: not part of this version yet", style="dim")
-    failing = [row for step in result.steps for row in step.rows if row.verdict in BAD]
+    failing = [row for row in result.rows if row.bad]
     for row in failing[:SHOWN]:
         console.print(f"  [red]{row.verdict}[/] {row.step}: {escape(row.name)}: {escape(row.reason)}", soft_wrap=True)
     if len(failing) > SHOWN:
         console.print(f"  ... and {len(failing) - SHOWN} more rows, see {out}/rows.jsonl", soft_wrap=True)
+    for subject in result.blind[:SHOWN]:
+        console.print(f"  [yellow]blind[/] no row could have shown a wrong {escape(subject)}", soft_wrap=True)
     colour = COLOURS[result.verdict]
     blamed = f", first in step {result.blamed_step}" if result.blamed_step else ""
     console.print(f"[bold {colour}]{result.verdict}[/]{blamed}. Reports: {out}", soft_wrap=True, highlight=False)
+
+
+def _in_noise(judgement: Judgement | None) -> str:
+    """The worst row's error in units of noise; exact rows have no noise, only a difference."""
+    if judgement is None:
+        return "-"
+    if judgement.limit == 0:
+        return "equal" if judgement.error == 0 else f"{judgement.error:.2e}"
+    return f"{judgement.ratio:.3g}x noise"

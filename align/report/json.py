@@ -42,6 +42,7 @@ def row(row: Row) -> dict[str, Any]:
         "ulp": found.max_ulp if found else None,
         "meaning": _judgement(row.meaning),
         "precision": _judgement(row.precision),
+        "noise": number(row.noise.rms) if row.noise else None,
         "min_tolerance": number(found.min_absolute_tolerance) if found else None,
         "matched_by": row.matched_by,
         "waived": row.waived,
@@ -66,7 +67,8 @@ def verdict(result: Verdict) -> dict[str, Any]:
         "verdict": result.verdict,
         "blamed_step": result.blamed_step,
         "steps": [_step(step) for step in result.steps],
-        "coverage": coverage(row for step in result.steps for row in step.rows),
+        "coverage": coverage(result.rows),
+        "blind": list(result.blind),
         "first_divergence": None,
         "divergences": [],
         "environment": result.environment,
@@ -75,7 +77,7 @@ def verdict(result: Verdict) -> dict[str, Any]:
 
 def write(result: Verdict, out: Path) -> None:
     """Each file replaced in one move, `verdict.json` last."""
-    rows = "".join(json.dumps(row(r), ensure_ascii=False) + "\n" for step in result.steps for r in step.rows)
+    rows = "".join(json.dumps(row(r), ensure_ascii=False) + "\n" for r in result.rows)
     aside = out / f".rows.jsonl.{os.getpid()}"
     aside.write_text(rows)
     aside.replace(out / "rows.jsonl")

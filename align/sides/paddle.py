@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 
 from align.errors import EnvironmentFault, UsageError
-from align.sides import Spec, Switch
+from align.sides import Spec, Switch, round_constants
 
 # Where Paddle names a buffer otherwise (paddle.nn.layer.norm against torch.nn.modules.batchnorm).
 BUFFER_NAMES = {"_mean": "running_mean", "_variance": "running_var"}
@@ -40,7 +40,10 @@ class PaddleSide:
 
     def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         paddle.seed(0)
-        return builder(**arguments).to(dtype=self._dtype)
+        model = builder(**arguments).to(dtype=self._dtype)
+        if self._dtype == "float64":
+            round_constants(model.sublayers(include_self=True))
+        return model
 
     def _named(self, model: Any) -> Iterable[tuple[str, str, paddle.Tensor, paddle.nn.Layer]]:
         """(reference name, kind, tensor, owner) of every parameter and every buffer that is saved."""
@@ -111,7 +114,9 @@ class PaddleSide:
             tensor.register_hook(lambda gradient: callback(gradient))
 
     @contextmanager
-    def hooked(self, model: Any, before: Callable[[str, Any], None], after: Callable[[str, Any], None]) -> Iterator[None]:
+    def hooked(
+        self, model: Any, before: Callable[[str, Any], None], after: Callable[[str, Any], None]
+    ) -> Iterator[None]:
         """Call `before(layer name, inputs)` and `after(layer name, outputs)` around every layer of the model."""
         handles = []
         try:

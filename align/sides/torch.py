@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from align.errors import EnvironmentFault
-from align.sides import Spec, Switch
+from align.sides import Spec, Switch, round_constants
 
 
 class TorchSide:
@@ -36,7 +36,10 @@ class TorchSide:
 
     def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         torch.manual_seed(0)
-        return builder(**arguments).to(device=self._device, dtype=self._dtype)
+        model = builder(**arguments).to(device=self._device, dtype=self._dtype)
+        if self._dtype == torch.float64:
+            round_constants(model.modules())
+        return model
 
     def _named(self, model: Any) -> Iterable[tuple[str, str, torch.Tensor, torch.nn.Module]]:
         """(name, kind, tensor, owner) of every parameter and every buffer that is saved, tied ones under one name."""
@@ -93,7 +96,9 @@ class TorchSide:
             tensor.register_hook(lambda gradient: callback(gradient))
 
     @contextmanager
-    def hooked(self, model: Any, before: Callable[[str, Any], None], after: Callable[[str, Any], None]) -> Iterator[None]:
+    def hooked(
+        self, model: Any, before: Callable[[str, Any], None], after: Callable[[str, Any], None]
+    ) -> Iterator[None]:
         """Call `before(module name, inputs)` and `after(module name, outputs)` around every module of the model."""
         handles = []
         try:

@@ -1,4 +1,4 @@
-"""`forward`: features and logits in evaluation, and the outputs in training mode with every rate at 0."""
+"""`forward`: features, logits and every module's activations in evaluation, and outputs in training mode, rates 0."""
 
 from align.record.context import Context
 
@@ -7,6 +7,8 @@ def record(context: Context) -> None:
     model, inputs = context.model(), context.inputs()
     with context.side.no_gradient():
         context.emit("features", model.forward_features(*inputs), "output", headline=True)
-        context.emit("logits", model(*inputs), "output", headline=True)
+        with context.observing(model):
+            logits = model(*inputs)
+        context.emit("logits", logits, "output", headline=True)
         context.side.set_training(model, True)
         context.emit("training", model(*inputs), "output")

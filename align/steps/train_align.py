@@ -1,5 +1,7 @@
 """`train_align`: a small model trained for real by the package's own loop, from the same weights and batch order."""
 
+from typing import Any
+
 import numpy as np
 
 from align.errors import UsageError
@@ -11,10 +13,9 @@ def record(context: Context) -> None:
     if recipe is None:
         raise UsageError(f"case {case.name}: has no training recipe; leave out step train_align")
     train, optim, losses = (context.package(module) for module in ("train", "optim", "losses"))
-    tensors = context.plan.tensors
-    images, labels = tensors["train_align/train/images"], tensors["train_align/train/labels"]
-    test_images, test_labels = tensors["train_align/test/images"], tensors["train_align/test/labels"]
-    order = tensors["train_align/order"]
+    images, labels = (context.array(f"train_align/train/{what}") for what in ("images", "labels"))
+    test_images, test_labels = (context.array(f"train_align/test/{what}") for what in ("images", "labels"))
+    order = context.array("train_align/order")
 
     model = side.build(resolve(recipe.reference if side.name == "torch" else recipe.port), recipe.build)
     side.load(model, context.arrays("train_align/weights/"))
@@ -30,7 +31,7 @@ def record(context: Context) -> None:
     smooth = losses.LabelSmoothingCrossEntropy(smoothing=context.scalar(case.loss.smoothing))
     curves: dict[str, list[float]] = {"loss": [], "lr": []}
 
-    def criterion(_, outputs, target):
+    def criterion(_: Any, outputs: Any, target: Any) -> Any:
         heads = outputs if isinstance(outputs, tuple) else (outputs,)
         return sum(smooth(head, target) for head in heads) / len(heads)
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-# Our weights go into timm's model through timm's own filter for official checkpoints: that also proves our keys official.
+# Our weights enter timm's model through timm's own filter for official checkpoints: that proves our keys official.
 COMPARE = """
 import json, re, sys
 import timm, torch
-from timm.layers import set_fused_attn
+from timm.layers import DropPath, set_fused_attn
 from timm.models.pit import checkpoint_filter_fn
 import torch_ref.pit as pit
 
@@ -46,7 +46,8 @@ def compare(variant, training=False, wrong=False):
     return {
         "outputs": len(outputs),
         "scale": min(float(output.std()) for output in outputs),
-        "different_outputs": [i for i, pair in enumerate(zip(outputs, expected, strict=True)) if not torch.equal(*pair)],
+        "different_outputs": [i for i, output in enumerate(outputs) if not torch.equal(output, expected[i])],
+        "expected_outputs": len(expected),
         "gradients": len(gradients),
         "zero_gradients": [name for name, value in gradients.items() if not value.any()],
         "different_gradients": [
@@ -56,46 +57,72 @@ def compare(variant, training=False, wrong=False):
     }
 
 
-print(json.dumps([compare(*json.loads(arguments)) for arguments in sys.argv[1:]]))
+def drop_paths_agree(*arguments):
+    results = []
+    for module in (pit.DropPath(*arguments), DropPath(*arguments)):
+        torch.manual_seed(2)
+        results.append(module(torch.arange(1.0, 961.0).reshape(64, 5, 3)))
+    return torch.equal(*results)
+
+
+runs = [compare(*json.loads(arguments)) for arguments in sys.argv[1:]]
+drop_paths = [drop_paths_agree(*arguments) for arguments in ((0.3,), (0.3, False), (1.0,), (0.0,))]
+print(json.dumps([runs, drop_paths]))
 """
-TENSORS = {"pit_ti": 156, "pit_xs": 156, "pit_s": 156, "pit_b": 168}
-SLOW = pytest.mark.slow  # 74 million parameters: ten seconds and 2 GiB
+# variant, training mode, one epsilon wrong
+RUNS = [
+    ("pit_ti", False),
+    ("pit_ti_distilled", False),
+    ("pit_ti_distilled", True),
+    ("pit_xs", False),
+    ("pit_xs_distilled", True),
+    ("pit_s", False),
+    ("pit_s_distilled", True),
+    ("pit_ti", False, True),
+]
 
 
-@pytest.mark.parametrize("variant", ["pit_ti", "pit_xs", "pit_s", pytest.param("pit_b", marks=SLOW)])
-def test_logits_and_gradients_are_timms_to_the_bit(run_python, variant):
-    runs = [(variant, False), (f"{variant}_distilled", False), (f"{variant}_distilled", True)]
-    results = json.loads(run_python(COMPARE, *map(json.dumps, runs)).stdout)
-    for (name, training), result in zip(runs, results, strict=True):
-        assert result["outputs"] == (2 if training else 1)
-        assert result["scale"] > 0.1, f"{name}: logits near zero would show nothing"
-        assert result["different_outputs"] == [], name
-        assert result["gradients"] == TENSORS[variant] + (2 if "distilled" in name else 0)
-        assert result["zero_gradients"] == [], name
-        assert result["different_gradients"] == [], name
+def compare(run_python, runs):
+    results, drop_paths = json.loads(run_python(COMPARE, *map(json.dumps, runs)).stdout)
+    return dict(zip(runs, results, strict=True)), drop_paths
 
 
-def test_one_wrong_epsilon_is_not_equal_to_the_bit(run_python):
-    (result,) = json.loads(run_python(COMPARE, json.dumps(("pit_ti", False, True))).stdout)
+@pytest.fixture(scope="module")
+def compared(run_python):
+    return compare(run_python, RUNS)
+
+
+def assert_equal_to_the_bit(run, result):
+    variant, training = run
+    distilled = variant.endswith("_distilled")
+    blocks = 13 if variant.startswith("pit_b") else 12
+    assert result["outputs"] == result["expected_outputs"] == (2 if distilled and training else 1)
+    assert result["scale"] > 0.1, "logits near zero would show nothing"
+    assert result["different_outputs"] == []
+    assert result["gradients"] == 12 * blocks + (18 if distilled else 16)
+    assert result["zero_gradients"] == []
+    assert result["different_gradients"] == []
+
+
+@pytest.mark.parametrize("run", RUNS[:-1], ids=lambda run: f"{run[0]}-{'train' if run[1] else 'eval'}")
+def test_logits_and_gradients_are_timms_to_the_bit(compared, run):
+    assert_equal_to_the_bit(run, compared[0][run])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [("pit_b", False), ("pit_b_distilled", True)], ids=lambda run: run[0])
+def test_logits_and_gradients_of_the_largest_are_timms_to_the_bit(run_python, run):
+    assert_equal_to_the_bit(run, compare(run_python, [run])[0][run])
+
+
+def test_one_wrong_epsilon_is_not_equal_to_the_bit(compared):
+    result = compared[0][RUNS[-1]]
     assert result["different_outputs"] == [0]
     assert "transformers.0.blocks.0.norm1.weight" in result["different_gradients"]
 
 
-def test_drop_path_is_timms_for_the_same_draws(run_python):
-    code = """
-import torch
-from timm.layers import DropPath as Theirs
-from torch_ref.pit import DropPath as Ours
-
-x = torch.randn(64, 5, 3)
-for arguments in ((0.3,), (0.3, False), (1.0,), (0.0,)):
-    results = []
-    for module in (Ours(*arguments), Theirs(*arguments)):
-        torch.manual_seed(2)
-        results.append(module(x))
-    print(torch.equal(*results))
-"""
-    assert run_python(code).stdout.split() == ["True"] * 4
+def test_drop_path_is_timms_for_the_same_draws(compared):
+    assert compared[1] == [True] * 4
 
 
 def test_pretrained_hands_variant_and_source_to_the_loader(run_python):

@@ -1,0 +1,161 @@
+"""Judging a step: every tensor that either side recorded becomes a row."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from align.compare.noise import Measured, Noise, measure, pooled
+from align.compare.rows import Judgement, Row, judge
+from align.compare.statistics import Difference, compare, self_roll_difference
+from align.compare.ulp import ulp
+from align.record.store import Entry, Store
+
+# A port may be this many times as far off as the reference's own rounding: six bits. Measured (docs/verdict.md):
+# correct ports reach 12, because Paddle adds up 1,000 terms one by one where PyTorch does so in lanes; known bugs, and
+# a cast to half, bfloat16 or TF32 in the working type, lie far beyond.
+FACTOR = 64.0
+
+NOT_ROUNDED = ("metric",)  # counts: in the working type one sample may flip, in float64 none
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a step's rows are read from: both sides' stores, and the reference's errors in its perturbed runs.
+
+    The twins are None where a step is exact.
+    """
+
+    reference: Store
+    port: Store
+    reference_twin: Store | None
+    port_twin: Store | None
+    noise: dict[str, dict[str, list[tuple[float, float]]]]
+
+
+def judge_step(step: str, sources: Sources) -> list[Row]:
+    """Every tensor that either side recorded, in the reference's order, what only the port has last.
+
+    A tensor that is the same recorded bytes under a second name (a module's input that is another's output) is judged
+    once, under the first.
+    """
+    reference, port = sources.reference.entries, sources.port.entries
+    names = [*reference, *(name for name in port if name not in reference)]
+    names = [name for name in names if not (_alias(reference.get(name)) and _alias(port.get(name)))]
+    measured = _measure(sources, names)
+    return [_row(step, name, reference.get(name), port.get(name), sources, measured.get(name)) for name in names]
+
+
+def _alias(entry: Entry | None) -> bool:
+    return entry is None or bool(entry.facts and "same_as" in entry.facts)
+
+
+def _measure(sources: Sources, names: list[str]) -> dict[str, Measured]:
+    """The noise of every row that has a twin."""
+    if sources.reference_twin is None:
+        return {}
+    found = {}
+    for name in names:
+        entry, twin = sources.reference.entries.get(name), sources.reference_twin.entries.get(name)
+        if entry is None or twin is None or entry.shape != twin.shape or twin.dtype != "float64":
+            continue
+        own = compare(sources.reference[name], sources.reference_twin[name])
+        scale = own.reference_rms, own.reference_max
+        found[name] = measure(
+            entry.kind, entry.dtype, own.size, scale, Noise(own.rms, own.max_abs), sources.noise.get(name, {})
+        )
+    return pooled(found)
+
+
+def _row(
+    step: str, name: str, reference: Entry | None, port: Entry | None, sources: Sources, measured: Measured | None
+) -> Row:
+    there = reference or port
+    assert there is not None
+    row = Row(step, name, there.kind, "missing", shape=there.shape, dtype=there.dtype, headline=there.headline)
+    if reference is None or port is None:
+        return replace(row, reason=f"the {'reference' if reference is None else 'port'} has no such tensor")
+    row = replace(row, verdict="misaligned")
+    for what, theirs, ours in (("dtype", reference.dtype, port.dtype), ("shape", reference.shape, port.shape)):
+        if theirs != ours:
+            return replace(row, reason=f"{what} {ours} in the port, {theirs} in the reference")
+    difference = compare(sources.port[name], sources.reference[name])
+    row = replace(row, difference=difference)
+    if not difference.nonfinite_equal:
+        return replace(row, reason=f"NaN or infinity: {_nonfinite(difference)}")
+    if measured is None:
+        return _judged_exactly(row, difference, sources.reference[name])
+    return _judged_by_twin(row, sources, measured)
+
+
+def _nonfinite(difference: Difference) -> str:
+    ours, theirs = difference.nonfinite_values or (np.nan, np.nan)
+    count, index = difference.nonfinite_differing, difference.nonfinite_index
+    return (
+        f"{count} of {difference.size} places differ, first at {index}: {ours} in the port, {theirs} in the reference"
+    )
+
+
+def _judged_exactly(row: Row, difference: Difference, reference: np.ndarray) -> Row:
+    """Bytes, counts, names: any difference is one of meaning. The unit is one ulp, or 1 for integers."""
+    unit = ulp(row.dtype, difference.reference_rms) if reference.dtype.kind == "f" else 1.0
+    meaning = Judgement(difference.max_abs, unit, 0.0, "maximum")
+    verdict = "aligned" if difference.equal else "misaligned"
+    reason = "" if difference.equal else f"must be equal: {_greatest(difference)}"
+    return _sensitive(replace(row, verdict=verdict, reason=reason, meaning=meaning), reference, 0.0)
+
+
+def _judged_by_twin(row: Row, sources: Sources, measured: Measured) -> Row:
+    """Meaning in float64; precision of the working type against the reference's float64."""
+    assert sources.reference_twin is not None
+    truth = sources.reference_twin[row.name]
+    ported_twin = sources.port_twin.entries.get(row.name) if sources.port_twin else None
+    if ported_twin is None or ported_twin.shape != truth.shape:
+        return replace(row, reason="the port's float64 run has no such tensor of this shape")
+    assert sources.port_twin is not None
+    between = compare(sources.port_twin[row.name], truth)
+    if not between.nonfinite_equal:
+        return replace(row, reason=f"NaN or infinity in float64: {_nonfinite(between)}")
+    meaning = judge(between, measured.twin, measured.twin.times(FACTOR))
+    allowed = measured.working.times(FACTOR)
+    precision = None
+    if row.kind not in NOT_ROUNDED:
+        precision = judge(compare(sources.port[row.name], truth), measured.working, allowed)
+    failed = [
+        f"{what} {judgement.ratio:.3g}x noise ({judgement.measure} {judgement.error:.3g}, limit {judgement.limit:.3g})"
+        for what, judgement in (("meaning", meaning), ("precision", precision))
+        if judgement and not judgement.holds
+    ]
+    row = replace(
+        row,
+        verdict="misaligned" if failed else "aligned",
+        reason="; ".join([*failed, _greatest(between)] if failed else failed),
+        meaning=meaning,
+        precision=precision,
+        noise=measured.working,
+        allowance=allowed.maximum + measured.working.maximum,  # both sides may be off, to opposite sides
+    )
+    return _sensitive(row, truth, FACTOR * measured.twin.rms)
+
+
+def _greatest(difference: Difference) -> str:
+    if difference.values is None:
+        return "no finite element differs"
+    ours, theirs = difference.values
+    return (
+        f"{difference.differing} of {difference.size} elements differ, most at {difference.index}: "
+        f"{ours!r} in the port, {theirs!r} in the reference"
+    )
+
+
+def _sensitive(row: Row, truth: np.ndarray, limit: float) -> Row:
+    """`insensitive` where a wrong answer would pass too: the truth is zero, or its rolled copy is within the limit."""
+    if row.verdict != "aligned":
+        return row
+    if truth.size == 0 or not np.any(truth):
+        return replace(
+            row, verdict="insensitive", reason="the truth is empty" if truth.size == 0 else "the truth is zero"
+        )
+    rolled = self_roll_difference(truth)
+    if rolled is not None and rolled.rms <= limit:
+        return replace(row, verdict="insensitive", reason="its rolled copy would pass too")
+    return row

@@ -1,0 +1,51 @@
+"""Asks a side's package (`torch_ref.convert`, `paddle_impl.convert`) to read, write or check a file of weights.
+
+Only a framework knows its own formats and its layers' types, so this runs in that side's interpreter.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from align.errors import EnvironmentFault, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = {"torch": "torch_ref.convert", "paddle": "paddle_impl.convert"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a side found in a file: `sha256` is of each tensor in PyTorch's layout, by official key."""
+
+    variant: str
+    notes: list[str]
+    sha256: dict[str, str]
+    transposed: list[str]
+
+
+def ask(side: str, python: str | None, *arguments: str) -> Answer:
+    """Run one action in the side's interpreter.
+
+    Raises UsageError for weights that cannot be used, EnvironmentFault for an interpreter or a disk that cannot.
+    """
+    command = [python or sys.executable, "-m", PACKAGES[side], *arguments]
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    try:
+        result = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    except OSError as error:
+        raise EnvironmentFault(f"--{side}-python {command[0]}: cannot be started: {error.strerror}") from error
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    reason = lines[-1].strip() if lines else f"it ended with status {result.returncode}"
+    if result.returncode == 2:
+        raise UsageError(reason)
+    if result.returncode == 3:
+        raise EnvironmentFault(reason)
+    if result.returncode:
+        raise EnvironmentFault(
+            f"the {side} side failed in {command[0]}: {reason}; name an interpreter that has what it needs with "
+            f"--{side}-python"
+        )
+    return Answer(**json.loads(result.stdout.splitlines()[-1]))

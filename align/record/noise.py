@@ -1,0 +1,54 @@
+"""The reference's own rounding error, measured: runs with everything one ulp off, against the float64 run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from align.record.store import Store
+
+RUNS = 3  # perturbed runs in the working type; the float64 run is perturbed once
+
+
+def one_ulp_off(array: np.ndarray, dtype: str, rng: np.random.Generator) -> np.ndarray:
+    """The array in `dtype` (bfloat16 as float32 values), every non-zero element moved one ulp, up or down by chance.
+
+    Zeros stay: they are padding, masks and fresh biases, and one ulp of zero is a subnormal that nothing computes with.
+    """
+    up = rng.integers(0, 2, array.shape, np.int8).astype(bool)
+    if dtype == "bfloat16":
+        bits = (array.astype(np.float32).view(np.uint32) + 0x8000) >> 16
+        moved = ((bits + np.where(up, 1, -1)).astype(np.uint32) << 16).view(np.float32)
+        return np.where(array == 0, array, moved).astype(np.float32)
+    values = array.astype(dtype)
+    towards = np.where(up, np.inf, -np.inf).astype(dtype)
+    return np.where(values == 0, values, np.nextafter(values, towards))
+
+
+class NoiseMeter:
+    """A sink that keeps no tensor, only how far each is from the truth: `errors[name]` is (rms, maximum)."""
+
+    def __init__(self, truth: Store) -> None:
+        self._truth = truth
+        self.errors: dict[str, tuple[float, float]] = {}
+
+    def add(
+        self,
+        name: str,
+        array: np.ndarray,
+        kind: str,
+        *,
+        headline: bool = False,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        entry = self._truth.entries.get(name)
+        if entry is None or entry.shape != array.shape or array.dtype.kind != "f" or not array.size:
+            return
+        error = np.abs(array.astype(np.float64) - self._truth[name])
+        worst = float(error.max())
+        if np.isfinite(worst):
+            self.errors[name] = (float(np.sqrt(np.mean(np.square(error)))), worst)
+
+    def alias(self, name: str, existing: str, kind: str) -> None:
+        if existing in self.errors:
+            self.errors[name] = self.errors[existing]
