@@ -41,6 +41,7 @@ class Options:
     threads: int = 1
     tf32: bool = False
     roots: tuple[Path, ...] = ()
+    modules: tuple[str, ...] = ("*",)
 
     @property
     def folder(self) -> Path:
@@ -109,8 +110,9 @@ class Recorder:
     def run(self) -> dict[tuple[str, str], Recording]:
         """Record; the answer is every recording by (side, dtype)."""
         options = self.options
-        for side in options.sides:
-            self.process(side)
+        # Both import their framework at the same time, and a GPU that is not there is told at once.
+        with ThreadPoolExecutor(len(options.sides)) as pool:
+            list(pool.map(lambda process: process.request("environment"), map(self.process, options.sides)))
         recordings: dict[tuple[str, str], Recording] = {}
         if "torch" in options.sides:
             plan = self._plan()
@@ -196,6 +198,7 @@ class Recorder:
                 device=options.devices[side],
                 folder=str(self._partial[side, dtype]),
                 reference=str(self._partial["torch", options.dtype]),
+                modules=options.modules,
             )
         for dtype, step in order(options):
             self._wait_for_reference(side, step)
@@ -206,8 +209,8 @@ class Recorder:
 
     def _measure_noise(self) -> None:
         """The reference's perturbed runs; the port records meanwhile."""
-        truth = str(self._partial["torch", TWIN])
         for dtype, step, seed in noise_runs(self.options):
+            truth = str(self._partial["torch", TWIN])
             self.processes["torch"].request(
                 "noise",
                 partial(self.progress, "torch", f"{step} noise", dtype),

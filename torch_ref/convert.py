@@ -15,19 +15,18 @@ from torch_ref.weights import build_for, load_reference_state, read_weights, sha
 def main(argv=None):
     """Prints one JSON object about SOURCE: variant, notes, sha256 of each tensor by official key, transposed keys.
 
-    `read SOURCE OUT.safetensors` also writes the reference state; `write SOURCE OUT` a file of a kind of this side's;
-    `check SOURCE` nothing. In each case SOURCE is loaded into the model it is for. If that cannot be done: one line on
-    standard error, and exit 2 for weights that cannot be used, 3 for a file that cannot be written.
+    SOURCE is loaded into the model it is for. `read SOURCE OUT.safetensors` writes its reference state, `write SOURCE
+    OUT` a file of a kind of this side's; OUT is read again and loaded, and `read_back` has its tensors' sha256. If that
+    cannot be done: one line on standard error, and exit 2 for weights that cannot be used, 3 for a file that cannot be
+    written.
     """
     parser = argparse.ArgumentParser(prog="python -m torch_ref.convert")
-    parser.add_argument("action", choices=["read", "write", "check"])
+    parser.add_argument("action", choices=["read", "write"])
     parser.add_argument("source")
-    parser.add_argument("target", nargs="?")
+    parser.add_argument("target")
     parser.add_argument("--variant", help="the only variant to accept; any that fits by default")
     parser.add_argument("--keys", choices=["official", "timm"], default="official", help="of the file that is written")
     args = parser.parse_args(argv)
-    if (args.target is None) != (args.action == "check"):
-        parser.error(f"{args.action} {'needs' if args.target is None else 'takes no'} OUT")
     notes = []
     try:
         state = read_weights(args.source, notes=notes)
@@ -40,13 +39,16 @@ def main(argv=None):
     try:
         if args.action == "read":
             write_checkpoint(args.target, state)
-        if args.action == "write":
+        else:
             write_weights(args.target, state, model, args.keys)
+        again = read_weights(args.target, model)
+        load_reference_state(model, again)
     except WeightsError as error:
         print(error, file=sys.stderr)
         return 3
-    hashes = {key: sha256(array) for key, array in state.items()}
-    print(json.dumps({"variant": variant, "notes": notes, "sha256": hashes, "transposed": transposed_keys(model)}))
+    hashes, read_back = ({key: sha256(array) for key, array in arrays.items()} for arrays in (state, again))
+    facts = {"variant": variant, "notes": notes, "transposed": transposed_keys(model)}
+    print(json.dumps(facts | {"sha256": hashes, "read_back": read_back}))
     return 0
 
 

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 
 from align import __version__
 from align.errors import AlignError
@@ -11,6 +12,8 @@ from align.errors import AlignError
 # name: (module, one line of help)
 COMMANDS = {
     "run": ("run", "record both sides, compare them, write the reports; exit 0 only if aligned"),
+    "record": ("record", "record one side only, to be compared with `align diff`"),
+    "diff": ("diff", "compare recordings made earlier or elsewhere, or two reprod_log files"),
     "convert": ("convert", "convert weights among .pth, .safetensors and .pdparams"),
     "cases": ("cases", "list the cases"),
     "doctor": ("doctor", "show interpreters, versions, devices and every switch: asked, in force, not available"),
@@ -40,22 +43,21 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.execute(args)
     except AlignError as error:
-        print(f"align: error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _tell(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("align: interrupted; earlier results are untouched", file=sys.stderr)
-        return 130
+        return _tell("interrupted; earlier results are untouched", 130)
     except ModuleNotFoundError as error:
-        print(
-            f"align: error: package {error.name!r} is missing in {sys.executable}; run scripts/setup.sh",
-            file=sys.stderr,
-        )
-        return 3
+        return _tell(f"{sys.executable} has no package {error.name!r}; run scripts/setup.sh", 3)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 3
     except OSError as error:
-        print(
-            f"align: error: {error.filename or 'system'}: {error.strerror}; free space or fix access", file=sys.stderr
-        )
-        return 3
+        return _tell(f"{error.filename or 'system'}: {error.strerror}; free space or fix access, then run again", 3)
+    except Exception as error:
+        traceback.print_exc()
+        return _tell(f"internal: {type(error).__name__}: {error}; please report it with the lines above", 3)
+
+
+def _tell(message: str, code: int) -> int:
+    print(f"align: error: {message}", file=sys.stderr)
+    return code

@@ -1,14 +1,16 @@
 """Judging a step: every tensor that either side recorded becomes a row."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from align.compare.noise import Measured, Noise, measure, pooled
 from align.compare.rows import Judgement, Row, judge
 from align.compare.statistics import Difference, compare, self_roll_difference
-from align.compare.ulp import ulp
-from align.record.store import Entry, Store
+from align.compare.ulp import FORMATS, ulp
+from align.record.store import Entry
 
 # A port may be this many times as far off as the reference's own rounding: six bits. Measured (docs/verdict.md):
 # correct ports reach 12, because Paddle adds up 1,000 terms one by one where PyTorch does so in lanes; known bugs, and
@@ -18,31 +20,79 @@ FACTOR = 64.0
 NOT_ROUNDED = ("metric",)  # counts: in the working type one sample may flip, in float64 none
 
 
+class Tensors(Protocol):
+    """What a recorded step offers: `align.record.store.Store`, or one with corrected values."""
+
+    @property
+    def entries(self) -> Mapping[str, Entry]: ...
+    def __getitem__(self, name: str) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Sources:
     """What a step's rows are read from: both sides' stores, and the reference's errors in its perturbed runs.
 
-    The twins are None where a step is exact.
+    A side that did not record the step is None; so are the twins where a step is exact.
     """
 
-    reference: Store
-    port: Store
-    reference_twin: Store | None
-    port_twin: Store | None
-    noise: dict[str, dict[str, list[tuple[float, float]]]]
+    reference: Tensors | None
+    port: Tensors | None
+    reference_twin: Tensors | None
+    port_twin: Tensors | None
+    noise: Mapping[str, Mapping[str, list[tuple[float, float]]]]
 
 
-def judge_step(step: str, sources: Sources) -> list[Row]:
+@dataclass(frozen=True)
+class _Corrected:
+    """A port's tensors with one of them put through a deviation's formula."""
+
+    source: Tensors
+    name: str
+    formula: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        return self.source.entries
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = self.source[name]
+        return self.formula(array).astype(array.dtype) if name == self.name else array
+
+
+def judge_step(step: str, sources: Sources, fixed: float | None = None) -> list[Row]:
     """Every tensor that either side recorded, in the reference's order, what only the port has last.
 
     A tensor that is the same recorded bytes under a second name (a module's input that is another's output) is judged
-    once, under the first.
+    once, under the first. `fixed` gates values by mean |a - b| <= fixed, reprod_log's rule, instead of by noise.
     """
-    reference, port = sources.reference.entries, sources.port.entries
+    reference = sources.reference.entries if sources.reference else {}
+    port = sources.port.entries if sources.port else {}
     names = [*reference, *(name for name in port if name not in reference)]
     names = [name for name in names if not (_alias(reference.get(name)) and _alias(port.get(name)))]
     measured = _measure(sources, names)
-    return [_row(step, name, reference.get(name), port.get(name), sources, measured.get(name)) for name in names]
+    rows = [_row(step, name, reference.get(name), port.get(name), sources, measured.get(name)) for name in names]
+    return rows if fixed is None else [_by_fixed_rule(row, fixed) for row in rows]
+
+
+def with_formula(row: Row, sources: Sources, formula: Callable[[np.ndarray], np.ndarray]) -> Row:
+    """The row as it would be judged with the port's tensor put through `formula`."""
+    assert sources.port
+    assert sources.reference
+    twin = _Corrected(sources.port_twin, row.name, formula) if sources.port_twin else None
+    changed = replace(sources, port=_Corrected(sources.port, row.name, formula), port_twin=twin)
+    entries = sources.reference.entries.get(row.name), sources.port.entries.get(row.name)
+    return _row(row.step, row.name, *entries, changed, _measure(sources, list(sources.reference.entries)).get(row.name))
+
+
+def _by_fixed_rule(row: Row, tolerance: float) -> Row:
+    """reprod_log's rule behind the strict checks: what failed those, or lacks values, stays as it is."""
+    found = row.difference
+    if found is None or not found.nonfinite_equal or row.dtype not in FORMATS:
+        return row
+    if found.mean_abs <= tolerance:
+        return replace(row, verdict="aligned", reason="")
+    reason = f"fixed rule: mean absolute difference {found.mean_abs:.3g} exceeds {tolerance:.3g}"
+    return replace(row, verdict="misaligned", reason=reason)
 
 
 def _alias(entry: Entry | None) -> bool:
@@ -51,7 +101,7 @@ def _alias(entry: Entry | None) -> bool:
 
 def _measure(sources: Sources, names: list[str]) -> dict[str, Measured]:
     """The noise of every row that has a twin."""
-    if sources.reference_twin is None:
+    if sources.reference_twin is None or sources.reference is None:
         return {}
     found = {}
     for name in names:
@@ -78,6 +128,8 @@ def _row(
     for what, theirs, ours in (("dtype", reference.dtype, port.dtype), ("shape", reference.shape, port.shape)):
         if theirs != ours:
             return replace(row, reason=f"{what} {ours} in the port, {theirs} in the reference")
+    assert sources.reference
+    assert sources.port
     difference = compare(sources.port[name], sources.reference[name])
     row = replace(row, difference=difference)
     if not difference.nonfinite_equal:
@@ -106,12 +158,13 @@ def _judged_exactly(row: Row, difference: Difference, reference: np.ndarray) -> 
 
 def _judged_by_twin(row: Row, sources: Sources, measured: Measured) -> Row:
     """Meaning in float64; precision of the working type against the reference's float64."""
-    assert sources.reference_twin is not None
+    assert sources.reference_twin
+    assert sources.port
     truth = sources.reference_twin[row.name]
     ported_twin = sources.port_twin.entries.get(row.name) if sources.port_twin else None
     if ported_twin is None or ported_twin.shape != truth.shape:
         return replace(row, reason="the port's float64 run has no such tensor of this shape")
-    assert sources.port_twin is not None
+    assert sources.port_twin
     between = compare(sources.port_twin[row.name], truth)
     if not between.nonfinite_equal:
         return replace(row, reason=f"NaN or infinity in float64: {_nonfinite(between)}")

@@ -86,8 +86,8 @@ def self_roll_difference(reference: Array, *, threads: int | None = None) -> Dif
     """The `Difference` of the reference moved along its flat order (as candidate) against the reference itself.
 
     That is what a wrong answer of the right scale looks like: a row that passes it as well can see nothing. It is moved
-    by one row and one column (length of the last axis + 1), or, if that maps it on itself as it does an identity
-    matrix, by one element. None where nothing can be told: fewer than two elements, or all the same.
+    by one row and one column (length of the last axis + 1), or, if that maps a periodic one on itself, by one element.
+    None where nothing can be told: fewer than two elements, or all the same.
     """
     b = Operand(reference)
     if b.size < 2:

@@ -10,6 +10,8 @@ from align.compare.rows import Row
 # Kinds of rows of which each subject needs a row that could have failed: a gate that is blind to one is vacuous.
 SUBJECTS = ("parameter", "gradient", "output", "metric")
 
+NEAR = 3  # rows kept in full on either side of the first difference by `--keep summary`
+
 
 @dataclass(frozen=True)
 class StepVerdict:
@@ -42,6 +44,7 @@ class Verdict:
     case: str
     steps: tuple[StepVerdict, ...]
     environment: dict[str, Any] = field(default_factory=dict)
+    complaints: tuple[str, ...] = ()  # waivers and deviations that no longer have a place
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -56,7 +59,7 @@ class Verdict:
     def verdict(self) -> str:
         if not any(step.rows for step in self.steps):
             return "empty"
-        if any(step.verdict in ("misaligned", "empty") for step in self.steps):
+        if self.complaints or any(step.verdict in ("misaligned", "empty") for step in self.steps):
             return "misaligned"
         return "vacuous" if self.blind or not all(self.steps) else "aligned"
 
@@ -65,6 +68,14 @@ class Verdict:
         """The first red step in the order of dependence."""
         red = [step.step for step in self.steps if not step]
         return min(red, key=STEPS.index, default=None)
+
+    def around_first_difference(self) -> dict[str, set[str]]:
+        """By step, the names of the first red row and its neighbours in call order; empty if there is none."""
+        for step in self.steps:
+            for index, row in enumerate(step.rows):
+                if row.bad:
+                    return {step.step: {near.name for near in step.rows[max(0, index - NEAR) : index + NEAR + 1]}}
+        return {}
 
     @property
     def exit_code(self) -> int:

@@ -60,20 +60,16 @@ def convert(
         raise UsageError(f"{target}: exists already; choose another name, or replace it with --force")
     if not target.parent.is_dir():
         raise UsageError(f"{target}: there is no folder {target.parent}; make it first")
-    accept = [] if variant is None else ["--variant", variant]
     aside = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")  # the suffix says what to write
     try:
-        with tempfile.TemporaryDirectory(prefix="align-convert-") as folder:
-            state = os.path.join(folder, "state.safetensors")
-            read = ask(reader, pythons.get(reader), "read", str(source.absolute()), state, *accept)
-            tell("read", f"{source}: {read.variant}, {len(read.sha256)} tensors, by {reader}")
-            for note in read.notes:
-                tell("note", note)
-            wrote = ask(writer, pythons.get(writer), "write", state, str(aside.absolute()), "--keys", keys)
+        read, wrote = _by_the_sides(source, aside, reader, writer, variant, keys, pythons)
+        tell("read", f"{source}: {read.variant}, {len(read.sha256)} tensors, by {reader}")
+        for note in read.notes:
+            tell("note", note)
         transposed = wrote.transposed if target.suffix == ".pdparams" else []
         tell("written", f"{target}: {keys} keys, {len(transposed)} tensors transposed, by {writer}")
-        checked = ask(writer, pythons.get(writer), "check", str(aside.absolute()), "--variant", read.variant)
-        _compare(read, checked.sha256, target, writer)
+        _compare(read, wrote.sha256, target, writer)
+        _compare(read, wrote.read_back, target, writer)
         if target.suffix != ".pth":  # which only torch can read, and has
             _compare(read, _read_again(aside, keys, transposed), target, "align")
         tell("checked", f"every hash is the source's; loaded into {read.variant}")
@@ -108,6 +104,27 @@ def _sides(source: Path, target: Path) -> tuple[str, str]:
             raise UsageError(f"{path}: unknown kind of file {path.suffix!r}; one of {', '.join(KINDS)} is needed")
     first, second = KINDS[source.suffix], KINDS[target.suffix]
     return first or second or "torch", second or first or "torch"
+
+
+def _by_the_sides(
+    source: Path,
+    aside: Path,
+    reader: str,
+    writer: str,
+    variant: str | None,
+    keys: str,
+    pythons: Mapping[str, str | None],
+) -> tuple[Answer, Answer]:
+    """What reader and writer said; one process if one side does both, and else a file of both sides between them."""
+    accept = [] if variant is None else ["--variant", variant]
+    given, made = str(source.absolute()), str(aside.absolute())
+    if reader == writer:
+        answer = ask(writer, pythons.get(writer), "write", given, made, "--keys", keys, *accept)
+        return answer, answer
+    with tempfile.TemporaryDirectory(prefix="align-convert-") as folder:
+        state = os.path.join(folder, "state.safetensors")
+        read = ask(reader, pythons.get(reader), "read", given, state, *accept)
+        return read, ask(writer, pythons.get(writer), "write", state, made, "--keys", keys, "--variant", read.variant)
 
 
 def _compare(read: Answer, found: Mapping[str, str], target: Path, who: str) -> None:

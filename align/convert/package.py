@@ -1,4 +1,4 @@
-"""Asks a side's package (`torch_ref.convert`, `paddle_impl.convert`) to read, write or check a file of weights.
+"""Asks a side's package (`torch_ref.convert`, `paddle_impl.convert`) to read and write files of weights.
 
 Only a framework knows its own formats and its layers' types, so this runs in that side's interpreter.
 """
@@ -18,12 +18,17 @@ PACKAGES = {"torch": "torch_ref.convert", "paddle": "paddle_impl.convert"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What a side found in a file: `sha256` is of each tensor in PyTorch's layout, by official key."""
+    """What a side found in a file, and what it read from the file that it wrote.
+
+    `sha256` and `read_back` are of each tensor in PyTorch's layout, by official key; `transposed` are the keys of those
+    that the side's own format keeps transposed.
+    """
 
     variant: str
     notes: list[str]
     sha256: dict[str, str]
     transposed: list[str]
+    read_back: dict[str, str]
 
 
 def ask(side: str, python: str | None, *arguments: str) -> Answer:

@@ -33,6 +33,19 @@ class Plan:
     def images(self) -> dict[str, Path]:
         return {name: self.folder / "images" / file for name, file in self.description["images"].items()}
 
+    @property
+    def sources(self) -> dict[str, Any]:
+        """What the plan was made from, each in a form that can be compared: recordings of other sources are not."""
+        told = self.description
+        images = sorted(told["hashes"][file] for file in told["images"].values())
+        return {
+            "case": told["case"]["name"],
+            "seed": told["case"]["seed"],
+            "images": blake3("".join(images).encode()).hexdigest(),
+            "weights": told["weights"],
+            "plan": self.id,
+        }
+
 
 def open_plan(folder: Path) -> Plan:
     try:
@@ -58,6 +71,9 @@ def build(
     """
     chosen = photographs.read(photographs.in_folder(data) if data else photographs.shipped())
     folder = manifest.start(parent, "plan")
+    origin = "probe weights"
+    if given:
+        origin = f"{Path(given[0]).name} {_hash_of(given[1])}"
     with StoreWriter(folder, "plan") as store:
         _add_weights(store, case, specs, given)
         _add_inputs(store, case, chosen)
@@ -72,7 +88,7 @@ def build(
     description = {
         "schema": SCHEMA,
         "case": json.loads(json.dumps(asdict(case))),
-        "weights": given[0] if given else "probe",
+        "weights": origin,
         "images": images,
         "hashes": {
             **store.hashes,
@@ -87,6 +103,15 @@ def build(
     else:
         folder.rename(final)
     return open_plan(final)
+
+
+def _hash_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """A hash of names and values, whatever file format they came from."""
+    total = blake3()
+    for name in sorted(arrays):
+        total.update(name.encode())
+        total.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
 
 
 def _add_weights(

@@ -43,10 +43,11 @@ class Context:
         reference: Callable[[str], Store],
         progress: Callable[[int, int], None],
         perturbation: int | None = None,
+        modules: tuple[str, ...] = ("*",),
     ) -> None:
         self.side, self.case, self.plan, self.dtype = side, case, plan, dtype
         self._sink, self._reference, self.progress = sink, reference, progress
-        self._perturbation = perturbation
+        self._perturbation, self._modules = perturbation, modules
 
     def package(self, module: str) -> ModuleType:
         """A module of the side's own package: `package("losses")` is `torch_ref.losses` or `paddle_impl.losses`."""
@@ -76,7 +77,7 @@ class Context:
 
     def observing(self, model: Any, *, gradients: bool = False) -> AbstractContextManager[None]:
         """Record every module of the model while it runs inside this block."""
-        return observe(self.side, model, self._sink, gradients=gradients)
+        return observe(self.side, model, self._sink, gradients=gradients, only=self._modules)
 
     def inputs(self, prefix: str = "input") -> list[Any]:
         return [self.tensor(f"{prefix}/{spec.name}") for spec in self.case.inputs]

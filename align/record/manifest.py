@@ -4,15 +4,15 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 from align.errors import UsageError
-from align.record.store import Store
+from align.record.store import Store, thin
 
 SCHEMA = "recording/1"
 MANIFEST = "manifest.json"
@@ -28,6 +28,7 @@ class Manifest:
     device: str
     dtype: str
     plan: str
+    sources: dict[str, Any] = field(default_factory=dict)
     schema: str = SCHEMA
     steps: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +65,18 @@ class Recording:
                 raise UsageError(f"{path}: missing from its recording; record again")
             if blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() != expected:
                 raise UsageError(f"{path}: its hash is not the one in {MANIFEST}; it is damaged or was changed")
+
+    def thin(self, keep: Mapping[str, Collection[str]]) -> None:
+        """Replace the recording by one that holds, by step, only the named tensors in full and of others a summary."""
+        folder = start(self.folder.parent, self.folder.name.rpartition("-")[0])
+        files = {p.name: h for p in self.folder.glob(f"*{NOISE}") if (h := self.manifest.files.get(p.name))}
+        for name in files:
+            shutil.copyfile(self.folder / name, folder / name)
+        for step in self.manifest.steps:
+            files |= thin(self.step(step), folder, keep.get(step, ()))
+        thinned = finish(folder, replace(self.manifest, files=files))
+        remove(self.folder)
+        self.folder = thinned
 
 
 def start(parent: Path, name: str) -> Path:

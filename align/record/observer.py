@@ -46,6 +46,9 @@ def observe(
         sink.add(name, side.to_numpy(tensor), kind)
         known[id(tensor)] = (tensor, version, name)  # holding the tensor keeps its id from being used again
 
+    def put_gradient(name: str, tensor: Any) -> None:
+        sink.add(name, side.to_numpy(tensor), "gradient")
+
     def before(module: str, arguments: Any) -> None:
         name = module or ROOT_MODULE
         label = f"{name}#{calls[name]}" if calls[name] else name
@@ -64,7 +67,7 @@ def observe(
             put(f"activation/{label}/out{path}", tensor, "activation")
             if gradients:
                 name = f"activation_grad/{label}/out{path}"
-                side.on_gradient(tensor, partial(put, name, kind="gradient"))
+                side.on_gradient(tensor, partial(put_gradient, name))
 
     with side.hooked(model, before, after):
         yield

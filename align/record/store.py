@@ -7,7 +7,7 @@ entry that points outside its file is refused.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Queue
@@ -38,6 +38,7 @@ class Entry:
     hash: str
     headline: bool = False
     facts: Mapping[str, Any] | None = None
+    stored: bool = True  # false where only a summary was kept
 
 
 class StoreWriter:
@@ -97,6 +98,11 @@ class StoreWriter:
         self._entries[name] = entry
         self._room.acquire()
         self._queue.put((entry, array))
+
+    def describe(self, entry: Entry) -> None:
+        """Put an entry into the index without its bytes."""
+        self._check_new(entry.name)
+        self._entries[entry.name] = entry
 
     def alias(self, name: str, existing: str, kind: str) -> None:
         """Record that `name` is the very tensor recorded as `existing`; nothing is written again."""
@@ -182,16 +188,51 @@ class Store(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self.entries[name]
-        raw = self._bytes[entry.offset : entry.offset + entry.nbytes]
-        if entry.dtype == BFLOAT16:
-            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(entry.shape)
-        return raw.view(np.dtype(entry.dtype)).reshape(entry.shape)
+        if not entry.stored:
+            raise UsageError(f"{self.folder}: {name} was kept as a summary only; record again with --keep full")
+        raw = self.raw(name)
+        return (raw.astype(np.uint32) << 16).view(np.float32) if entry.dtype == BFLOAT16 else raw
+
+    def raw(self, name: str) -> np.ndarray:
+        """As stored: bfloat16 as its bits in uint16."""
+        entry = self.entries[name]
+        dtype = np.dtype(np.uint16 if entry.dtype == BFLOAT16 else entry.dtype)
+        return self._bytes[entry.offset : entry.offset + entry.nbytes].view(dtype).reshape(entry.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 
     def __len__(self) -> int:
         return len(self.entries)
+
+
+def thin(store: Store, folder: Path, keep: Collection[str]) -> dict[str, str]:
+    """Write the store again into `folder`, in full only what `keep` names; the answer is the files' hashes."""
+    with StoreWriter(folder, store.name) as writer:
+        for name, entry in store.entries.items():
+            if name in keep:
+                bits = entry.dtype == BFLOAT16
+                array = store.raw(name) if bits else store[name]
+                writer.add(name, array, entry.kind, bfloat16=bits, headline=entry.headline, facts=entry.facts)
+            else:
+                facts = {**(entry.facts or {}), "summary": _summary(store[name])}
+                writer.describe(replace(entry, offset=0, facts=facts, stored=False))
+    return writer.hashes
+
+
+def _summary(array: np.ndarray) -> dict[str, float | int]:
+    values = array.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return {"size": array.size, "finite": 0}
+    return {
+        "size": array.size,
+        "finite": finite.size,
+        "mean": float(finite.mean()),
+        "rms": float(np.sqrt(np.mean(np.square(finite)))),
+        "min": float(finite.min()),
+        "max": float(finite.max()),
+    }
 
 
 def _check_entry(entry: Entry, size: int, index: Path) -> None:
@@ -208,6 +249,8 @@ def _check_entry(entry: Entry, size: int, index: Path) -> None:
     counts = (*entry.shape, entry.offset, entry.nbytes)
     if not all(isinstance(count, int) and count >= 0 for count in counts):
         raise UsageError(f"{where} has a negative or fractional size")
+    if not entry.stored:
+        return
     if math.prod(entry.shape) * width != entry.nbytes or entry.offset + entry.nbytes > size:
         raise UsageError(
             f"{where} does not fit its file ({entry.nbytes} bytes at {entry.offset} of {size}); record again"

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from blake3 import blake3
 from align import case as cases
 from align import steps
 from align.errors import AlignError, UsageError
-from align.plan import open_plan
+from align.plan import Plan, open_plan
 from align.record import manifest
 from align.record.context import Context, resolve
 from align.record.noise import NoiseMeter
@@ -33,12 +33,28 @@ from align.sides import Side
 OTHER = {"torch": "paddle", "paddle": "torch"}
 
 
+@dataclass
+class Run:
+    """A recording in the making."""
+
+    case: cases.Case
+    plan: Plan
+    folder: Path
+    reference: Path
+    dtype: str
+    device: str
+    modules: tuple[str, ...]
+    files: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    noise: dict[str, dict[str, dict[str, list[tuple[float, float]]]]] = field(default_factory=dict)
+
+
 class Worker:
     """Serves the requests of one harness: describe models, record steps, write the classic files and logs."""
 
     def __init__(self, side: Side, send: Callable[[Mapping[str, Any]], None]) -> None:
         self.side, self._send = side, send
-        self._runs: dict[str, dict[str, Any]] = {}
+        self._runs: dict[str, Run] = {}
 
     def environment(self) -> dict[str, Any]:
         """Versions, devices and switches of this side, as `align doctor` and the manifest show them."""
@@ -70,77 +86,65 @@ class Worker:
                 store.add(name, array, "parameter")
         return {"count": len(arrays)}
 
-    def open(
-        self, run: str, case: Mapping[str, Any], plan: str, dtype: str, device: str, folder: str, reference: str
-    ) -> dict:
+    def open(self, run: str, case: Mapping[str, Any], plan: str, folder: str, reference: str, **settings: Any) -> dict:
         """Begin a recording in `folder`; `reference` is where the reference records in the working dtype."""
-        self._runs[run] = {
-            "case": cases.from_json(case),
-            "plan": open_plan(Path(plan)),
-            "dtype": dtype,
-            "device": device,
-            "folder": Path(folder),
-            "reference": Path(reference),
-            "files": {},
-            "seconds": {},
-            "noise": {},
-        }
+        settings["modules"] = tuple(settings["modules"])
+        self._runs[run] = Run(cases.from_json(case), open_plan(Path(plan)), Path(folder), Path(reference), **settings)
         return {}
 
     def step(self, run: str, step: str) -> dict[str, Any]:
         """Record one step of a run; the answer says how long it took."""
         state, began = self._runs[run], time.perf_counter()
-        with StoreWriter(state["folder"], step) as writer:
-            self._record(state, step, state["dtype"], writer)
-        state["files"].update(writer.hashes)
-        state["seconds"][step] = round(time.perf_counter() - began, 3)
-        return {"seconds": state["seconds"][step]}
+        with StoreWriter(state.folder, step) as writer:
+            self._record(state, step, state.dtype, writer)
+        state.files.update(writer.hashes)
+        state.seconds[step] = round(time.perf_counter() - began, 3)
+        return {"seconds": state.seconds[step]}
 
     def noise(self, run: str, step: str, dtype: str, truth: str, seed: int) -> dict[str, Any]:
         """Run a step in `dtype` with everything one ulp off; add its errors against `truth` to the run's noise file."""
-        state = self._runs[run]
         meter = NoiseMeter(Store(Path(truth), step))
-        self._record(state, step, dtype, meter, perturbation=seed)
-        table = state["noise"].setdefault(step, {})
+        self._record(self._runs[run], step, dtype, meter, perturbation=seed)
+        table = self._runs[run].noise.setdefault(step, {})
         for name, error in meter.errors.items():
             table.setdefault(name, {}).setdefault(dtype, []).append(error)
         return {}
 
-    def _record(
-        self, state: Mapping[str, Any], step: str, dtype: str, sink: Sink, perturbation: int | None = None
-    ) -> None:
+    def _record(self, run: Run, step: str, dtype: str, sink: Sink, perturbation: int | None = None) -> None:
         self.side.set_precision(dtype)
         context = Context(
             self.side,
-            state["case"],
-            state["plan"],
+            run.case,
+            run.plan,
             dtype,
             sink,
-            lambda name: Store(state["reference"], name),
+            lambda name: Store(run.reference, name),
             lambda done, total: self._send({"event": "progress", "done": done, "total": total}),
             perturbation,
+            run.modules,
         )
         steps.load(step).record(context)
 
     def close(self, run: str) -> dict[str, Any]:
         """Write the manifest and rename the recording to its final name."""
         state = self._runs.pop(run)
-        for step, table in state["noise"].items():
-            path = state["folder"] / f"{step}{manifest.NOISE}"
+        for step, table in state.noise.items():
+            path = state.folder / f"{step}{manifest.NOISE}"
             path.write_text(json.dumps(table))
-            state["files"][path.name] = blake3(path.read_bytes()).hexdigest()
+            state.files[path.name] = blake3(path.read_bytes()).hexdigest()
         made = manifest.Manifest(
-            case=state["case"].name,
+            case=state.case.name,
             side=self.side.name,
-            device=state["device"],
-            dtype=state["dtype"],
-            plan=state["plan"].id,
-            steps=state["seconds"],
+            device=state.device,
+            dtype=state.dtype,
+            plan=state.plan.id,
+            sources=state.plan.sources,
+            steps=state.seconds,
             environment=self.environment(),
-            code=_code(state["case"].package(self.side.name)),
-            files=state["files"],
+            code=_code(state.case.package(self.side.name)),
+            files=state.files,
         )
-        return {"folder": str(manifest.finish(state["folder"], made))}
+        return {"folder": str(manifest.finish(state.folder, made))}
 
     def headlines(self, recording: str, step: str, path: str) -> dict[str, Any]:
         """Write a step's headline arrays as a reprod_log file, aside and then moved into place."""

@@ -69,6 +69,8 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
         console.print(f"  [red]{row.verdict}[/] {row.step}: {escape(row.name)}: {escape(row.reason)}", soft_wrap=True)
     if len(failing) > SHOWN:
         console.print(f"  ... and {len(failing) - SHOWN} more rows, see {out}/rows.jsonl", soft_wrap=True)
+    for complaint in result.complaints:
+        console.print(f"  [red]exception[/] {escape(complaint)}", soft_wrap=True)
     for subject in result.blind[:SHOWN]:
         console.print(f"  [yellow]blind[/] no row could have shown a wrong {escape(subject)}", soft_wrap=True)
     colour = COLOURS[result.verdict]

@@ -69,6 +69,7 @@ def verdict(result: Verdict) -> dict[str, Any]:
         "steps": [_step(step) for step in result.steps],
         "coverage": coverage(result.rows),
         "blind": list(result.blind),
+        "complaints": list(result.complaints),
         "first_divergence": None,
         "divergences": [],
         "environment": result.environment,

@@ -65,6 +65,8 @@ def test_files_give_back_what_was_written(side, facts):
     assert "tensors are missing" in facts["write another"]
     assert "none/x.safetensors: could not be written" in facts["write elsewhere"]
     assert f"none/x{SIDES[side]}: could not be written" in facts["write elsewhere, natively"]
+    for suffix in (".safetensors", SIDES[side]):
+        assert f"taken{suffix}: could not be written" in facts[f"write taken{suffix}"]
     assert facts["left over"] == []
 
 

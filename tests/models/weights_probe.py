@@ -153,6 +153,11 @@ class Probe:
         self.facts["write elsewhere, natively"] = self.error(
             lambda: weights.write_weights(self.folder / "none" / f"x{self.suffix}", state, self.model)
         )[0]
+        for suffix in (self.suffix, ".safetensors"):
+            (self.folder / f"taken{suffix}").mkdir()  # the file is written aside, and cannot be moved there
+            self.facts[f"write taken{suffix}"] = self.error(
+                lambda suffix=suffix: weights.write_weights(self.folder / f"taken{suffix}", state, self.model)
+            )[0]
         self.facts["left over"] = [name for name in os.listdir(self.folder) if name.startswith(".")]
 
     def bad_files(self):

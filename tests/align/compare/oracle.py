@@ -1,4 +1,4 @@
-"""A slow, exact answer to what `align.compare.statistics` computes: Python integers and fractions, one element at a time.
+"""A slow, exact answer to what `align.compare.statistics` computes, in Python integers and fractions.
 
 It shares no code with the comparison. Values come from the arrays' bytes through `struct`, differences and sums are
 fractions, and only the final figures are rounded.

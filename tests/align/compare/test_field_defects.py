@@ -1,7 +1,7 @@
 """Wrong models that reprod_log and PaDiff let pass, one test for each, showing that they do not pass here.
 
-What the tools do was seen by running reprod_log 1.0.1 and PaDiff 0.3.0; each test repeats their arithmetic beside ours, so that
-it shows the pair to be one that their rule really passes.
+What the tools do was seen by running reprod_log 1.0.1 and PaDiff 0.3.0; each test repeats their arithmetic beside ours,
+to show that the pair is one that their rule really passes.
 """
 
 import numpy as np

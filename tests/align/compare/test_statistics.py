@@ -117,7 +117,7 @@ def test_integers_against_floats_agree_with_the_exact_oracle(pair):
 
 
 @relaxed
-@given(pairs(FLOATS + ("int64", "uint64")), st.integers(1, 7), st.integers(1, 3))
+@given(pairs((*FLOATS, "int64", "uint64")), st.integers(1, 7), st.integers(1, 3))
 def test_pieces_of_any_size_agree_with_the_exact_oracle(pair, piece, threads):
     with patch.object(pieces, "PIECE", piece):
         result = compare(*pair, threads=threads)
@@ -143,9 +143,11 @@ def test_figures_scale_with_the_values(scale):
     reference = np.array([3.0, 4.0, -1.0]) * scale
     result = compare(candidate, reference)
     assert result.max_abs == 4.0 * scale
-    assert result.rms == pytest.approx(4.0 / math.sqrt(3.0) * scale, rel=1e-3 if scale < 1e-300 else 1e-15)
-    assert result.rel == pytest.approx(4.0 / math.sqrt(26.0), rel=1e-3 if scale < 1e-300 else 1e-15)
-    assert result.reference_rms == pytest.approx(math.sqrt(26.0 / 3.0) * scale, rel=1e-3 if scale < 1e-300 else 1e-15)
+    assert result.rms == pytest.approx(4.0 / math.sqrt(3.0) * scale, rel=1e-3 if scale < 1e-300 else 1e-15, abs=0.0)
+    assert result.rel == pytest.approx(4.0 / math.sqrt(26.0), rel=1e-3 if scale < 1e-300 else 1e-15, abs=0.0)
+    assert result.reference_rms == pytest.approx(
+        math.sqrt(26.0 / 3.0) * scale, rel=1e-3 if scale < 1e-300 else 1e-15, abs=0.0
+    )
 
 
 def test_a_difference_beyond_float64_keeps_its_relative_figures():
@@ -165,8 +167,8 @@ def test_no_element_is_lost_at_the_boundaries_of_blocks_and_pieces(size, dtype):
         result = compare(candidate, reference)
         distance = float(candidate[spot]) - float(reference[spot])
         assert (result.differing, result.index, result.max_abs) == (1, (spot,), distance), rank
-        assert result.mean_abs == pytest.approx(distance / size, rel=1e-15)
-        assert result.rms == pytest.approx(distance / math.sqrt(size), rel=1e-15)
+        assert result.mean_abs == pytest.approx(distance / size, rel=1e-15, abs=0.0)
+        assert result.rms == pytest.approx(distance / math.sqrt(size), rel=1e-15, abs=0.0)
     candidate = reference.copy()
     candidate[spots] += 1
     result = compare(candidate, reference)
@@ -185,6 +187,10 @@ def test_non_finite_values_are_found_at_the_boundaries_of_blocks_and_pieces(size
             assert (result.pairs, result.max_abs, result.differing) == (size - 1, 0.0, 1)
             assert result.min_absolute_tolerance == result.min_relative_tolerance == math.inf
             assert compare(candidate, candidate.copy()).equal
+    candidate = reference.copy()
+    candidate[[3, 2047, 2048]] = np.inf
+    result = compare(candidate, reference)
+    assert (result.nonfinite_differing, result.nonfinite_index) == (3, (3,))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -197,9 +203,18 @@ def test_sums_over_a_million_elements_are_as_good_as_exact(dtype):
     candidate = (reference * (1 + 1e-3 * generator.standard_normal(size))).astype(dtype)
     a, b = candidate.astype(np.float64), reference.astype(np.float64)
     result = compare(candidate, reference)
-    assert result.mean_abs == pytest.approx(math.fsum(np.abs(a - b)) / size, rel=1e-15)
-    assert result.rms == pytest.approx(math.sqrt(math.fsum((a - b) ** 2) / size), rel=1e-15)
-    assert result.reference_rms == pytest.approx(math.sqrt(math.fsum(b * b) / size), rel=1e-15)
+    assert result.mean_abs == pytest.approx(math.fsum(np.abs(a - b)) / size, rel=1e-15, abs=0.0)
+    assert result.rms == pytest.approx(math.sqrt(math.fsum((a - b) ** 2) / size), rel=1e-15, abs=0.0)
+    assert result.reference_rms == pytest.approx(math.sqrt(math.fsum(b * b) / size), rel=1e-15, abs=0.0)
+
+
+def test_what_many_blocks_add_is_not_lost_beside_a_large_element():
+    # Each block after the first adds 2^-54 to a sum of 1, which rounds to nothing 127 times over.
+    size = 1 << 18
+    candidate = np.full(size, 2.0**-65)
+    candidate[0] = 1.0
+    exact = (1.0 + (size - 1) * 2.0**-65) / size
+    assert compare(candidate, np.zeros(size)).mean_abs == pytest.approx(exact, rel=2.0**-52, abs=0.0)
 
 
 def test_the_number_of_threads_changes_no_bit():

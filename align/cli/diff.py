@@ -1,0 +1,118 @@
+"""`align diff`: recordings made earlier or elsewhere, or two reprod_log files of any project."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from align.cli import gate
+from align.compare import bare, waivers
+from align.compare.runs import Runs, compare_runs
+from align.errors import NothingCompared, UsageError
+from align.record.manifest import MANIFEST, Recording
+from align.record.safe_pickle import read_dictionary
+from align.report import json as json_report
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "first", type=Path, metavar="A", help="a run's folder, a reference's recording, or an .npy"
+    )
+    parser.add_argument("second", type=Path, nargs="?", metavar="B", help="the port's, if it is not in A too")
+    parser.add_argument("--case", help="which case, where a folder holds several")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write verdict.json and rows.jsonl there too")
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON on standard output")
+    gate.configure(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    for path in (args.first, args.second):
+        if path and not path.exists():
+            raise UsageError(f"{path}: no such file or folder")
+    if args.first.is_file():
+        return _files(args)
+    exceptions = waivers.read(args.waivers, args.deviations)
+    runs = _find(args)
+    for recording in runs.all:
+        recording.verify()
+    result = compare_runs(runs, exceptions, args.fixed)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        json_report.write(result, args.out)
+    if args.json:
+        print(json.dumps(json_report.verdict(result), indent=1))
+    else:
+        from align.report import console
+
+        console.print_verdict(result, str(args.out) if args.out else "not written (give --out)")
+    if result.verdict == "empty":
+        raise NothingCompared("the recordings have no tensor to compare")
+    return result.exit_code
+
+
+def _find(args: argparse.Namespace) -> Runs:
+    """The newest recordings under A and B: the reference from A, the port from B (from A where B is not given)."""
+    first = _recordings(args.first, args.case)
+    second = _recordings(args.second, args.case) if args.second else first
+    # Two recordings of one side are also worth a comparison: a GPU against a CPU, one version against another.
+    port_side = "paddle" if any(r.manifest.side == "paddle" for r in second) or not args.second else "torch"
+    reference, reference_twin = _pick(first, "torch", args.first)
+    port, port_twin = _pick(second, port_side, args.second or args.first)
+    return Runs(reference, port, reference_twin, port_twin)
+
+
+def _recordings(folder: Path, case: str | None) -> list[Recording]:
+    manifests = [p for p in folder.rglob(MANIFEST) if not p.parent.name.startswith(".")]
+    found = [Recording(p.parent) for p in sorted(manifests, key=lambda p: p.stat().st_mtime, reverse=True)]
+    cases = {recording.manifest.case for recording in found}
+    if case:
+        found = [recording for recording in found if recording.manifest.case == case]
+    elif len(cases) > 1:
+        raise UsageError(f"{folder}: holds recordings of {', '.join(sorted(cases))}; name one with --case")
+    if not found:
+        what = f" of case {case}" if case else ""
+        raise UsageError(f"{folder}: no recording{what} in it; make one with `align record` or `align run`")
+    return found
+
+
+def _pick(found: list[Recording], side: str, folder: Path) -> tuple[Recording, Recording | None]:
+    """The newest recording of a side in a working type, and its float64 twin."""
+    ours = [recording for recording in found if recording.manifest.side == side]
+    working = next((r for r in ours if r.manifest.dtype != "float64"), None)
+    twin = next((r for r in ours if r.manifest.dtype == "float64"), None)
+    if working is None and twin is None:
+        raise UsageError(f"{folder}: no recording of the {side} side; record it with `align record --side {side}`")
+    if working is None:
+        assert twin
+        return twin, None
+    return working, twin
+
+
+def _files(args: argparse.Namespace) -> int:
+    if args.second is None:
+        raise UsageError(f"{args.first}: a file is compared with a second one: align diff A.npy B.npy")
+    result = bare.compare_dictionaries(read_dictionary(args.second), read_dictionary(args.first), args.fixed)
+    rows = [
+        {
+            "name": row.name,
+            "verdict": row.verdict,
+            "reason": row.reason,
+            "rule": row.limits.rule if row.limits else None,
+            "max_abs": json_report.number(row.difference.max_abs) if row.difference else None,
+            "mean_abs": json_report.number(row.difference.mean_abs) if row.difference else None,
+            "rel": json_report.number(row.difference.rel) if row.difference else None,
+            "min_tolerance": json_report.number(row.difference.min_absolute_tolerance) if row.difference else None,
+        }
+        for row in result.rows
+    ]
+    if args.json:
+        print(json.dumps({"schema": "align-files/1", "verdict": result.verdict, "rows": rows}, indent=1))
+    else:
+        for row in rows:
+            facts = "" if row["max_abs"] is None else f" max {row['max_abs']:.3g} rel {row['rel']:.3g} [{row['rule']}]"
+            print(f"{row['verdict']:<10} {row['name']}{facts} {row['reason']}".rstrip())
+        bad = sum(row["verdict"] != "aligned" for row in rows)
+        print(f"{result.verdict}: {len(rows)} rows, {bad} bad (reference: {args.first})", file=sys.stdout)
+    if result.verdict == "empty":
+        raise NothingCompared(f"{args.first} and {args.second} have no element in common to compare")
+    return 0 if result.verdict == "aligned" else 1

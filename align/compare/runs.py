@@ -1,0 +1,66 @@
+"""Two recorded runs, and their float64 twins, compared step by step into a verdict. Needs no framework."""
+
+from dataclasses import dataclass
+
+from align.case import STEPS
+from align.compare.judge import Sources, judge_step
+from align.compare.verdict import StepVerdict, Verdict
+from align.compare.waivers import Exceptions
+from align.errors import Incomparable
+from align.record.manifest import Recording
+from align.record.store import Store
+
+# Fields of a manifest's sources in the order in which a difference explains most.
+SOURCES = ("case", "seed", "images", "weights", "plan")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The recordings of a comparison; a twin is None where the working type is float64 itself."""
+
+    reference: Recording
+    port: Recording
+    reference_twin: Recording | None
+    port_twin: Recording | None
+
+    @property
+    def all(self) -> tuple[Recording, ...]:
+        return tuple(run for run in (self.reference, self.port, self.reference_twin, self.port_twin) if run)
+
+    def check_comparable(self) -> None:
+        """Raise Incomparable, naming the field, unless all were made from the same sources, seed and case."""
+        first = self.reference
+        for other in self.all[1:]:
+            for field in SOURCES:
+                ours, theirs = other.manifest.sources.get(field), first.manifest.sources.get(field)
+                if ours != theirs:
+                    raise Incomparable(
+                        f"{other.folder.name} and {first.folder.name} have different {field}: {ours} against {theirs}; "
+                        "record both from the same sources"
+                    )
+        if self.port.manifest.dtype != self.reference.manifest.dtype:
+            ours, theirs = self.port.manifest.dtype, self.reference.manifest.dtype
+            raise Incomparable(f"the port was recorded in {ours}, the reference in {theirs}; record both in one dtype")
+
+
+def compare_runs(runs: Runs, exceptions: Exceptions, fixed: float | None = None) -> Verdict:
+    """Judge every step that either side recorded. `fixed` gates by reprod_log's rule (mean |a - b|) instead."""
+    runs.check_comparable()
+    steps = []
+    recorded = runs.reference.manifest.steps.keys() | runs.port.manifest.steps.keys()
+    case = runs.reference.manifest.case
+    for step in sorted(recorded, key=STEPS.index):
+        sources = _sources(runs, step)
+        rows = [exceptions.noted(case, row, sources) for row in judge_step(step, sources, fixed)]
+        seconds = sum(run.manifest.steps.get(step, 0.0) for run in runs.all)
+        steps.append(StepVerdict(step, tuple(exceptions.applied(case, step, rows)), round(seconds, 3)))
+    environment = {run.manifest.side: run.manifest.environment for run in (runs.reference, runs.port)}
+    return Verdict(case, tuple(steps), environment, exceptions.complaints(case, recorded))
+
+
+def _sources(runs: Runs, step: str) -> Sources:
+    def store(run: Recording | None) -> Store | None:
+        return run.step(step) if run and step in run.manifest.steps else None
+
+    twins = store(runs.reference_twin), store(runs.port_twin)
+    return Sources(store(runs.reference), store(runs.port), *twins, runs.reference.noise(step))
