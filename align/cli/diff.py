@@ -15,9 +15,7 @@ from align.report import json as json_report
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "first", type=Path, metavar="A", help="a run's folder, a reference's recording, or an .npy"
-    )
+    parser.add_argument("first", type=Path, metavar="A", help="a run's folder, a reference's recording, or an .npy")
     parser.add_argument("second", type=Path, nargs="?", metavar="B", help="the port's, if it is not in A too")
     parser.add_argument("--case", help="which case, where a folder holds several")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdict.json and rows.jsonl there too")

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from align import steps as step_modules
@@ -31,8 +32,9 @@ def configure_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--case", default="pit_ti", help="what to align (default: pit_ti; `align cases` lists them)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="the working type (default: float32)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="photographs of your own, as CLASS/IMAGE")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="a weight file; probe weights otherwise")
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="a weight file; probe weights otherwise"
+        "--seed", type=int, metavar="N", help="of the probe weights, crops and labels (default: the case's)"
     )
     parser.add_argument("--out", type=Path, default=Path("log_reprod"), metavar="DIR", help="default: log_reprod")
     parser.add_argument(
@@ -94,6 +96,8 @@ def _record(recorder: Recorder, args: argparse.Namespace) -> dict[tuple[str, str
 
 def _options(args: argparse.Namespace) -> Options:
     case = find(args.case)
+    if args.seed is not None:
+        case = replace(case, seed=args.seed)
     available = step_modules.AVAILABLE
     for step in args.steps:
         if step not in STEPS:

@@ -12,6 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 
+# One access may map as much of a file around it (a large folio of Linux's page cache): pages are let go that far beyond
+# what was read. It costs nothing but a fault to whoever reads them next.
+FOLIO = 2 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class BFloat16:
     """A bfloat16 array by its bits: `bits` is uint16 of any shape."""
@@ -131,10 +136,9 @@ class Operand:
             return
         mapping, offset = self._mapping
         size = self.array.dtype.itemsize
-        first = -(-(offset + start * size) // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = (offset + stop * size) // mmap.PAGESIZE * mmap.PAGESIZE
-        if last > first:
-            mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
+        first = max(0, offset + start * size - FOLIO) // mmap.PAGESIZE * mmap.PAGESIZE
+        last = min(len(mapping), offset + stop * size + FOLIO)
+        mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def _mapping(flat: np.ndarray | None) -> tuple[mmap.mmap, int] | None:

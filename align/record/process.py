@@ -105,8 +105,8 @@ def _environment(threads: int, tf32: bool, roots: tuple[Path, ...]) -> dict[str,
         "FLAGS_cudnn_deterministic": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
-        # glibc keeps freed memory instead of handing it back at once: 12 to 19 % faster in Paddle (benchmarks/README.md);
-        # arithmetic is not touched.
+        # glibc keeps freed memory instead of handing it back at once: 12 to 19 % faster in Paddle, and arithmetic is
+        # not touched (benchmarks/README.md).
         "MALLOC_TRIM_THRESHOLD_": "1000000000",
         "MALLOC_MMAP_THRESHOLD_": "1000000000",
         "PYTHONSAFEPATH": "1",

@@ -1,0 +1,135 @@
+"""What the documents say can be typed: every command parses, the Python runs, the figures and links hold."""
+
+import argparse
+import ast
+import importlib
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from align import cli
+from align.cases import find
+from align.steps import AVAILABLE
+
+ROOT = Path(__file__).resolve().parent.parent
+READMES = ("README.md", "README_cn.md")
+WITH_COMMANDS = (*READMES, "docs/gpu.md")
+PAGES = (*READMES, "log_reprod/README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+
+
+def fenced(page, language):
+    """The contents of the fenced code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(page):
+    """Every command line as its words, without comments."""
+    lines = "".join(fenced(page, "bash")).replace("\\\n", " ").splitlines()
+    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
+def align_arguments(words):
+    """What `align` would be given, or None for a script that takes other arguments."""
+    if words[0] == ".venv/bin/align":
+        return words[1:]
+    name = Path(words[1]).name
+    if name == "run_all_steps.sh":
+        return ["run", *words[2:]]
+    step = re.fullmatch(r"step_(\w+)\.sh", name)
+    return ["run", step[1], *words[2:]] if step else None
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Parse arguments as `align` does, with nothing executed; the answer is the namespace."""
+
+    def parsed(arguments):
+        caught = []
+        module = importlib.import_module(f"align.cli.{cli.COMMANDS[arguments[0]][0]}")
+        monkeypatch.setattr(module, "execute", lambda args: caught.append(args) or 0)
+        assert cli.main(arguments) == 0
+        return caught[0]
+
+    return parsed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(words, id=f"{page}: {shlex.join(words)}") for page in WITH_COMMANDS for words in commands(page)],
+)
+def test_a_command_can_be_typed(words, parse):
+    if words[0] != ".venv/bin/align":
+        assert words[0] == "bash"
+        assert (ROOT / words[1]).is_file()
+    arguments = align_arguments(words)
+    if arguments is None:  # setup.sh takes nothing, test.sh hands its arguments to pytest
+        assert words[2:] == [] or words[1] == "scripts/test.sh"
+        assert all(word == "--slow" or (ROOT / word).exists() for word in words[2:])
+        return
+    args = parse(arguments)
+    if arguments[0] == "run":
+        find(args.case)
+        assert set(args.steps) <= set(AVAILABLE)
+
+
+def test_a_wrong_command_is_noticed(parse):
+    with pytest.raises(SystemExit):
+        parse(["run", "--cases", "pit_ti", "--no-such-option"])
+
+
+@pytest.mark.parametrize("page", READMES)
+def test_every_option_of_run_is_explained(page):
+    parser = argparse.ArgumentParser(add_help=False)
+    importlib.import_module("align.cli.run").configure(parser)
+    options = {option for action in parser._actions for option in action.option_strings}
+    explained = set(re.findall(r"--[a-z0-9-]+", (ROOT / page).read_text()))
+    assert options <= explained
+
+
+def test_both_readmes_say_the_same():
+    english, chinese = READMES
+    assert commands(english) == commands(chinese)
+    assert [ast.dump(ast.parse(code)) for code in fenced(english, "python")] == [
+        ast.dump(ast.parse(code)) for code in fenced(chinese, "python")
+    ]
+    assert fenced(english, "text")[:3] == fenced(chinese, "text")[:3]  # what a run prints, and a log
+    assert models(english) == models(chinese)
+
+
+def models(page):
+    """{variant: (millions of parameters, top-1)} of the table of models."""
+    cells = re.findall(r"`(pit_\w+)` \| ([\d.]+) \| ([\d.]+)", (ROOT / page).read_text())
+    return {variant: (float(parameters), float(top1)) for variant, parameters, top1 in cells}
+
+
+def test_the_table_of_models_counts_right(run_python):
+    code = """
+import json, torch
+from torch_ref import pit
+with torch.device("meta"):
+    sizes = {name: sum(p.numel() for p in getattr(pit, name)().parameters()) for name in pit.VARIANTS}
+print(json.dumps(sizes))
+"""
+    sizes = json.loads(run_python(code).stdout)
+    assert {name: round(size / 1e6, 2) for name, size in sizes.items()} == {
+        name: parameters for name, (parameters, _) in models("README.md").items()
+    }
+
+
+def test_the_python_of_the_readme_runs(run_python, tmp_path):
+    (code,) = fenced("README.md", "python")
+    Image.linear_gradient("L").resize((320, 300)).convert("RGB").save(tmp_path / "photo.jpg")
+    shapes = "\nassert logits.shape == logits_distilled.shape == [2, 10]"
+    result = run_python(code + shapes, cwd=tmp_path)
+    assert len(ast.literal_eval(result.stdout.partition("]")[0] + "]")) == 5
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (ROOT / page).parent.joinpath(target).exists()] == []
