@@ -1,7 +1,7 @@
 """From a case to recordings: the plan, the two processes, the order in which each side records its steps."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -42,6 +42,7 @@ class Options:
     tf32: bool = False
     roots: tuple[Path, ...] = ()
     modules: tuple[str, ...] = ("*",)
+    reference: Path | None = None  # where the reference's recordings are, if the port is recorded elsewhere
 
     @property
     def folder(self) -> Path:
@@ -70,17 +71,37 @@ def noise_runs(options: Options) -> list[tuple[str, str, int]]:
     return [(dtype, step, seed) for step in noisy for dtype, seed in seeds]
 
 
-class Recorder:
-    """Runs the sides' processes at the same time; the port waits where it needs what the reference recorded."""
+def launch(side: str, options: Options) -> SideProcess:
+    """A process of one side, as the options want it; it logs into the case's folder."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    return SideProcess(
+        side,
+        options.folder / f"{side}.log",
+        python=options.pythons.get(side),
+        device=options.devices[side],
+        threads=options.threads,
+        tf32=options.tf32,
+        roots=options.roots,
+    )
 
-    def __init__(self, options: Options, progress: Progress) -> None:
+
+class Recorder:
+    """Runs the sides' processes at the same time; the port waits where it needs what the reference recorded.
+
+    `processes` are sides' processes that run already and stay the caller's to end: many recordings in a row then import
+    each framework once. If a side fails, all are killed.
+    """
+
+    def __init__(
+        self, options: Options, progress: Progress, processes: Mapping[str, SideProcess] | None = None
+    ) -> None:
         self.options, self.progress = options, progress
         self._stack = ExitStack()
         self._ready: dict[tuple[str, str], threading.Event] = {item: threading.Event() for item in order(options)}
         self._stopped = threading.Event()
         self._partial: dict[tuple[str, str], Path] = {}
         self._first_error: BaseException | None = None
-        self.processes: dict[str, SideProcess] = {}
+        self.processes = dict(processes or {})
 
     def __enter__(self) -> "Recorder":
         return self
@@ -92,19 +113,7 @@ class Recorder:
     def process(self, side: str) -> SideProcess:
         """The side's process, started when first asked for."""
         if side not in self.processes:
-            options = self.options
-            options.folder.mkdir(parents=True, exist_ok=True)
-            self.processes[side] = self._stack.enter_context(
-                SideProcess(
-                    side,
-                    options.folder / f"{side}.log",
-                    python=options.pythons.get(side),
-                    device=options.devices[side],
-                    threads=options.threads,
-                    tf32=options.tf32,
-                    roots=options.roots,
-                )
-            )
+            self.processes[side] = self._stack.enter_context(launch(side, self.options))
         return self.processes[side]
 
     def run(self) -> dict[tuple[str, str], Recording]:
@@ -162,13 +171,18 @@ class Recorder:
     def _existing(self) -> tuple[Plan, dict[tuple[str, str], Recording]]:
         """The reference's last recordings, for a run of the port alone."""
         found = {}
+        parent = self.options.reference or self.options.folder
         for dtype in dict.fromkeys(dtype for dtype, _ in order(self.options)):
             prefix = self.options.prefix("torch", dtype)
-            folder = manifest.latest(self.options.folder, prefix)
+            folder = manifest.latest(parent, prefix)
             if folder is None:
-                raise UsageError(f"{self.options.folder}: no recording {prefix}-*; record it first with --side torch")
-            found["torch", dtype] = Recording(folder)
-        plan = self.options.folder / f"plan-{found['torch', self.options.dtype].manifest.plan}"
+                raise UsageError(f"{parent}: no recording {prefix}-*; record it first with --side torch")
+            found["torch", dtype] = recording = Recording(folder)
+            held = recording.manifest.steps
+            lacking = [step for of, step in order(self.options) if of == dtype and step not in held]
+            if lacking:
+                raise UsageError(f"{folder}: holds no {', '.join(lacking)}; record the reference with these steps")
+        plan = parent / f"plan-{found['torch', self.options.dtype].manifest.plan}"
         return open_plan(plan), found
 
     def _record(self, side: str, plan: Plan) -> None:

@@ -7,14 +7,15 @@ import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-
-# One access may map as much of a file around it (a large folio of Linux's page cache): pages are let go that far beyond
-# what was read. It costs nothing but a fault to whoever reads them next.
-FOLIO = 2 << 20
+# Bytes read of a file mapping after which its pages are let go.
+RELEASE = 16 << 20
+# Bytes read since then, by the mapping's id. An id that comes back or two threads at once make it somewhat wrong, and
+# pages are let go somewhat early or late: no harm.
+_read: dict[int, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Operand:
     of floats: `shape` then has a last axis of 2. Raises TypeError for an array that does not hold such numbers.
     """
 
-    __slots__ = ("_bfloat16", "_flat", "_mapping", "array", "dtype", "kind", "shape", "size")
+    __slots__ = ("_bfloat16", "_flat", "array", "dtype", "kind", "shape", "size")
 
     def __init__(self, source: Array):
         array = source.bits if isinstance(source, BFloat16) else source
@@ -84,7 +85,6 @@ class Operand:
         self.size = array.size
         flags = array.flags
         self._flat = array.reshape(-1) if native and flags.c_contiguous and flags.aligned else None
-        self._mapping: tuple[mmap.mmap, int] | Literal[False] | None = False
 
     def bits(self, start: int, stop: int) -> np.ndarray:
         """The elements from `start` to `stop` as stored: flat, contiguous, aligned, native; a view if possible."""
@@ -124,33 +124,25 @@ class Operand:
             return self._flat.item(position) + 0
         return self.bits(position, position + 1).item() + 0
 
-    def release(self, start: int, stop: int) -> None:
-        """Let go of the memory pages of what was read, if they map a file read-only.
+    def release(self, count: int) -> None:
+        """Say that `count` elements have been read, to let go of memory pages now and then if they map a file.
 
-        A process must not grow by the size of its inputs. Read-only alone, because a private writable mapping would
-        lose what was written to it.
+        A process must not grow by the size of its inputs, be they one large tensor or many small ones. Read-only
+        mappings alone, because a private writable one would lose what was written to it. All of the mapping is let go,
+        since one access may have mapped megabytes around it; whoever reads there again gets it from the page cache.
         """
-        if self._mapping is False:
-            self._mapping = _mapping(self._flat)
-        if self._mapping is None:
+        base: Any = self.array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, memoryview):
+            base = base.obj
+        if not isinstance(base, mmap.mmap):
             return
-        mapping, offset = self._mapping
-        size = self.array.dtype.itemsize
-        first = max(0, offset + start * size - FOLIO) // mmap.PAGESIZE * mmap.PAGESIZE
-        last = min(len(mapping), offset + stop * size + FOLIO)
-        mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
-
-
-def _mapping(flat: np.ndarray | None) -> tuple[mmap.mmap, int] | None:
-    """The read-only file mapping that an array lies in and the array's byte offset there, if there is one."""
-    if flat is None or not hasattr(mmap, "MADV_DONTNEED"):
-        return None
-    base: Any = flat
-    while base is not None and not isinstance(base, mmap.mmap):
-        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
-    if base is None or not memoryview(base).readonly:
-        return None
-    return base, flat.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
+        read = _read.get(id(base), 0) + count * self.array.itemsize
+        if read >= RELEASE and hasattr(mmap, "MADV_DONTNEED") and memoryview(base).readonly:
+            base.madvise(mmap.MADV_DONTNEED)
+            read = 0
+        _read[id(base)] = read
 
 
 class Rolled:
@@ -182,5 +174,5 @@ class Rolled:
     def item(self, position: int) -> float | int:
         return self.source.item((position + self.stride) % self.size)
 
-    def release(self, start: int, stop: int) -> None:
+    def release(self, count: int) -> None:
         """Nothing: the other side of the comparison is the source itself and releases it."""

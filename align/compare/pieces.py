@@ -7,7 +7,7 @@ or underflow (1e200, 1e-200).
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -16,7 +16,6 @@ import numpy as np
 from align.compare.compiled import kernel
 
 PIECE = 1 << 18  # elements read at a time: 2 MiB of float64 a side, which stays in the second-level cache
-RELEASE = 16  # pieces after which the pages of a file mapping are let go
 # Magnitudes in this range are squared and multiplied as they are: 2^480 squared and summed 2^60 times stays under
 # 2^1024, and what underflows beside a greatest element of 2^-400 is less than 2^-200 of the sum.
 SAFE = (2.0**-400, 2.0**480)
@@ -40,7 +39,7 @@ class Side(Protocol):
     def floats(self, start: int, stop: int) -> np.ndarray: ...
     def integers(self, start: int, stop: int, wide: type) -> np.ndarray: ...
     def item(self, position: int) -> float | int: ...
-    def release(self, start: int, stop: int) -> None: ...
+    def release(self, count: int) -> None: ...
 
 
 def measure(a: Side, b: Side, threads: int | None = None) -> tuple:
@@ -48,20 +47,24 @@ def measure(a: Side, b: Side, threads: int | None = None) -> tuple:
     if a.size == 0:
         return EMPTY
     piece = _piece_measure(a, b)
-    if a.size <= PIECE:
-        return piece(0, a.size)
     starts = range(0, a.size, PIECE)
     sheets: list[tuple] = []
-    with ThreadPoolExecutor(threads or min(4, len(os.sched_getaffinity(0)))) as pool:
-        released = 0
-        for sheet in pool.map(lambda start: piece(start, min(a.size, start + PIECE)), starts):
-            sheets.append(sheet)
-            if len(sheets) % RELEASE == 0 or len(sheets) == len(starts):
-                stop = min(a.size, len(sheets) * PIECE)
-                a.release(released, stop)
-                b.release(released, stop)
-                released = stop
+    for sheet in _in_order(lambda start: piece(start, min(a.size, start + PIECE)), starts, threads):
+        sheets.append(sheet)
+        a.release(min(a.size, PIECE))
+        b.release(min(a.size, PIECE))
+    if len(sheets) == 1:
+        return sheets[0]
     return _joined(sheets)
+
+
+def _in_order(call: Callable[[int], tuple], starts: range, threads: int | None) -> Iterator[tuple]:
+    """The results in order of `starts`; threads (the kernels hold no GIL) only where there is more than one."""
+    if len(starts) == 1:
+        yield call(0)
+        return
+    with ThreadPoolExecutor(threads or min(4, len(os.sched_getaffinity(0)))) as pool:
+        yield from pool.map(call, starts)
 
 
 def _piece_measure(a: Side, b: Side) -> Callable[[int, int], tuple]:

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from align.case import STEPS
 from align.compare.judge import Sources, judge_step
+from align.compare.rows import Row
 from align.compare.verdict import StepVerdict, Verdict
 from align.compare.waivers import Exceptions
 from align.errors import Incomparable
 from align.record.manifest import Recording
 from align.record.store import Store
+
+RAISED = "(raised)"  # the name of the row that stands for an exception
 
 # Fields of a manifest's sources in the order in which a difference explains most.
 SOURCES = ("case", "seed", "images", "weights", "plan")
@@ -52,10 +55,20 @@ def compare_runs(runs: Runs, exceptions: Exceptions, fixed: float | None = None)
     for step in sorted(recorded, key=STEPS.index):
         sources = _sources(runs, step)
         rows = [exceptions.noted(case, row, sources) for row in judge_step(step, sources, fixed)]
+        rows = _with_failure(step, rows, runs)
         seconds = sum(run.manifest.steps.get(step, 0.0) for run in runs.all)
         steps.append(StepVerdict(step, tuple(exceptions.applied(case, step, rows)), round(seconds, 3)))
     environment = {run.manifest.side: run.manifest.environment for run in (runs.reference, runs.port)}
     return Verdict(case, tuple(steps), environment, exceptions.complaints(case, recorded))
+
+
+def _with_failure(step: str, rows: list[Row], runs: Runs) -> list[Row]:
+    """Where the port raised, one row that says so stands for all that it therefore did not record."""
+    told = [run.manifest.failures[step] for run in (runs.port, runs.port_twin) if run and step in run.manifest.failures]
+    if not told:
+        return rows
+    raised = Row(step, RAISED, "output", "misaligned", reason=f"the port raised {told[0]}")
+    return [raised, *(row for row in rows if row.difference is not None and row.precision is not None)]
 
 
 def _sources(runs: Runs, step: str) -> Sources:

@@ -31,6 +31,7 @@ class Manifest:
     sources: dict[str, Any] = field(default_factory=dict)
     schema: str = SCHEMA
     steps: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     code: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)

@@ -46,6 +46,7 @@ class Run:
     modules: tuple[str, ...]
     files: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
     noise: dict[str, dict[str, dict[str, list[tuple[float, float]]]]] = field(default_factory=dict)
 
 
@@ -96,7 +97,17 @@ class Worker:
         """Record one step of a run; the answer says how long it took."""
         state, began = self._runs[run], time.perf_counter()
         with StoreWriter(state.folder, step) as writer:
-            self._record(state, step, state.dtype, writer)
+            try:
+                self._record(state, step, state.dtype, writer)
+            except (AlignError, ImportError, SyntaxError, MemoryError):
+                raise
+            except Exception as error:
+                # A port that raises where the reference does not is a finding about this step, and the others go on.
+                # The reference has no such excuse.
+                if self.side.name == "torch":
+                    raise
+                traceback.print_exception(error)
+                state.failures[step] = _told(error)
         state.files.update(writer.hashes)
         state.seconds[step] = round(time.perf_counter() - began, 3)
         return {"seconds": state.seconds[step]}
@@ -140,6 +151,7 @@ class Worker:
             plan=state.plan.id,
             sources=state.plan.sources,
             steps=state.seconds,
+            failures=state.failures,
             environment=self.environment(),
             code=_code(state.case.package(self.side.name)),
             files=state.files,
@@ -174,12 +186,17 @@ def _code(package: str) -> dict[str, Any]:
 def _failure(error: BaseException) -> dict[str, Any]:
     if isinstance(error, AlignError):
         return {"event": "error", "kind": type(error).__name__, "message": str(error)}
+    traceback.print_exception(error)
+    return {"event": "error", "kind": "raised", "message": _told(error)}
+
+
+def _told(error: BaseException) -> str:
+    """The exception in one line, with the last line of the user's own code that it passed through."""
     frames = traceback.extract_tb(error.__traceback__)
     own = Path(__file__).resolve().parents[1]
     outside = [f for f in frames if own not in Path(f.filename).resolve().parents and "site-packages" not in f.filename]
     where = f" at {outside[-1].filename}:{outside[-1].lineno}" if outside else ""
-    traceback.print_exception(error)
-    return {"event": "error", "kind": "raised", "message": f"{type(error).__name__}: {error}{where}"}
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def main(name: str) -> None:
