@@ -32,7 +32,8 @@ class Tensors(Protocol):
 class Sources:
     """What a step's rows are read from: both sides' stores, and the reference's errors in its perturbed runs.
 
-    A side that did not record the step is None; so are the twins where a step is exact.
+    A side that did not record the step is None; so are the twins where a step is exact. `working` is the dtype that the
+    runs computed in, whatever type a number that left them as a Python float is recorded in.
     """
 
     reference: Tensors | None
@@ -40,6 +41,7 @@ class Sources:
     reference_twin: Tensors | None
     port_twin: Tensors | None
     noise: Mapping[str, Mapping[str, list[tuple[float, float]]]]
+    working: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _measure(sources: Sources, names: list[str]) -> dict[str, Measured]:
         own = compare(sources.reference[name], sources.reference_twin[name])
         scale = own.reference_rms, own.reference_max
         found[name] = measure(
-            entry.kind, entry.dtype, own.size, scale, Noise(own.rms, own.max_abs), sources.noise.get(name, {})
+            entry.kind, sources.working, own.size, scale, Noise(own.rms, own.max_abs), sources.noise.get(name, {})
         )
     return pooled(found)
 

@@ -95,6 +95,17 @@ def _block(a: np.ndarray, b: np.ndarray) -> tuple:
 
 
 @compiled()
+def _first_nonfinite(a: np.ndarray, b: np.ndarray) -> int:
+    """Where NaN or infinity first stands against something else."""
+    for i in range(a.size):
+        x = np.float64(a[i])
+        y = np.float64(b[i])
+        if not (np.isfinite(x) and np.isfinite(y)) and not (x == y or (x != x and y != y)):
+            return i
+    return -1
+
+
+@compiled(fastmath=REORDER)
 def _part(a: np.ndarray, b: np.ndarray, finite_a: np.ndarray, finite_b: np.ndarray) -> tuple:
     """Copy a block to `finite_a`, `finite_b` with 0, 0 in place of every pair that is not finite on both sides.
 
@@ -102,33 +113,35 @@ def _part(a: np.ndarray, b: np.ndarray, finite_a: np.ndarray, finite_b: np.ndarr
     position of the first, and squares and maxima of the finite elements whose partner is not: they belong to their own
     side's norm.
     """
-    nan_a = nan_b = inf_a = inf_b = pairs = differing = 0
-    first = -1
-    square_a = square_b = max_a = max_b = 0.0
-    for i in range(a.size):
+    nan_a = nan_b = inf_a = inf_b = pairs = differing = np.int64(0)
+    square_a = square_b = 0.0
+    max_a = max_b = np.int64(0)
+    infinity = np.int64(INFINITY_BITS)
+    for i in range(a.size):  # without branches: behind a mask of -inf, every block may come here
         x = np.float64(a[i])
         y = np.float64(b[i])
-        nan_a += np.isnan(x)
-        nan_b += np.isnan(y)
-        inf_a += np.isinf(x)
-        inf_b += np.isinf(y)
-        if np.isfinite(x) and np.isfinite(y):
-            pairs += 1
-            finite_a[i] = a[i]
-            finite_b[i] = b[i]
-            continue
-        finite_a[i] = 0.0
-        finite_b[i] = 0.0
-        if np.isfinite(x):
-            square_a += x * x
-            max_a = max(max_a, abs(x))
-        if np.isfinite(y):
-            square_b += y * y
-            max_b = max(max_b, abs(y))
-        if not (x == y or (np.isnan(x) and np.isnan(y))):
-            differing += 1
-            if first < 0:
-                first = i
+        bits_x = np.float64(abs(x)).view(np.int64)
+        bits_y = np.float64(abs(y)).view(np.int64)
+        finite_x = np.int64(bits_x < infinity)
+        finite_y = np.int64(bits_y < infinity)
+        pair = finite_x & finite_y
+        finite_a[i] = a[i] if pair else 0.0
+        finite_b[i] = b[i] if pair else 0.0
+        lone_x = abs(x) if finite_x > pair else 0.0
+        lone_y = abs(y) if finite_y > pair else 0.0
+        square_a += lone_x * lone_x
+        square_b += lone_y * lone_y
+        max_a = max(max_a, np.float64(lone_x).view(np.int64))
+        max_b = max(max_b, np.float64(lone_y).view(np.int64))
+        nan_x = np.int64(bits_x > infinity)
+        nan_y = np.int64(bits_y > infinity)
+        nan_a += nan_x
+        nan_b += nan_y
+        inf_a += np.int64(bits_x == infinity)
+        inf_b += np.int64(bits_y == infinity)
+        pairs += pair
+        differing += np.int64(1) - (pair | np.int64(x == y) | (nan_x & nan_y))
+    first = _first_nonfinite(a, b) if differing else -1
     return nan_a, nan_b, inf_a, inf_b, pairs, differing, first, square_a, square_b, max_a, max_b
 
 
@@ -182,8 +195,8 @@ def measure_floats(a: np.ndarray, b: np.ndarray) -> tuple:
                 first = low + part[6]
             square_a, rest_a = add(square_a, rest_a, part[7])
             square_b, rest_b = add(square_b, rest_b, part[8])
-            max_a = max(max_a, np.float64(part[9]).view(np.int64))
-            max_b = max(max_b, np.float64(part[10]).view(np.int64))
+            max_a = max(max_a, part[9])
+            max_b = max(max_b, part[10])
         if block[0] > max_d:
             max_d = block[0]
             position = low + _first(x, y, max_d)

@@ -76,4 +76,5 @@ def _sources(runs: Runs, step: str) -> Sources:
         return run.step(step) if run and step in run.manifest.steps else None
 
     twins = store(runs.reference_twin), store(runs.port_twin)
-    return Sources(store(runs.reference), store(runs.port), *twins, runs.reference.noise(step))
+    noise, working = runs.reference.noise(step), runs.reference.manifest.dtype
+    return Sources(store(runs.reference), store(runs.port), *twins, noise, working)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from align.compare.runs import Runs, compare_runs
 from align.compare.verdict import StepVerdict, Verdict
@@ -25,7 +26,7 @@ Recordings = Mapping[tuple[str, str], Recording]
 
 @dataclass(frozen=True)
 class Worst:
-    """The row of a step that is furthest from the truth in meaning. `ratio` is in units of noise.
+    """The row of a step that is furthest from the truth. `ratio` is in units of noise.
 
     It is infinite for a row that has no value to compare: missing, of another shape, or with a NaN of its own. Where
     nothing rounds (`exact`), the unit is one ulp, or 1 for integers.
@@ -44,7 +45,7 @@ class Outcome:
     id: str
     verdict: str | None
     blamed_step: str | None = None
-    worst: Mapping[str, Worst] = field(default_factory=dict)  # by step
+    worst: Mapping[str, Worst] = field(default_factory=dict)  # by step, in meaning
     seconds: float = 0.0
     error: str | None = None
 
@@ -57,18 +58,20 @@ def nothing(*_: object) -> None:
     """Progress that nobody watches."""
 
 
-def worst_rows(verdict: Verdict) -> dict[str, Worst]:
-    """By step, the row with the greatest error in units of noise."""
-    return {step.step: _worst(step) for step in verdict.steps}
+def worst_rows(verdict: Verdict, of: Literal["meaning", "precision"] = "meaning") -> dict[str, Worst]:
+    """By step, the row with the greatest error in units of noise, in one of the two judgements."""
+    return {step.step: _worst(step, of) for step in verdict.steps}
 
 
-def _worst(step: StepVerdict) -> Worst:
+def _worst(step: StepVerdict, of: str) -> Worst:
     found = Worst(0.0)
     for row in step.rows:
-        if row.meaning is None:
-            found = max(found, Worst(math.inf if row.bad else 0.0, row.name), key=lambda worst: worst.ratio)
-        elif row.meaning.ratio > found.ratio:
-            found = Worst(row.meaning.ratio, row.name, row.meaning.measure, exact=row.meaning.limit == 0)
+        judgement = getattr(row, of)
+        if judgement is None:
+            worst = Worst(math.inf if row.bad and row.meaning is None else 0.0, row.name)
+        else:
+            worst = Worst(judgement.ratio, row.name, judgement.measure, exact=judgement.limit == 0)
+        found = max(found, worst, key=lambda worst: worst.ratio)
     return found
 
 

@@ -23,6 +23,12 @@ ALIGNMENT = 64  # bytes: a cache line, so that mapped arrays are aligned for any
 KINDS = ("input", "output", "activation", "gradient", "parameter", "buffer", "state", "curve", "metric", "statistic")
 AHEAD = 64  # tensors that may wait for the writing thread
 BFLOAT16 = "bfloat16"  # numpy has no such type: stored as its 16 bits, read back as float32
+DTYPES = {
+    name: np.dtype(name)
+    for name in ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    + ("float16", "float32", "float64", "complex64", "complex128")
+} | {BFLOAT16: np.dtype("uint16")}
+DIMENSIONS = 64  # numpy's own limit
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class StoreWriter:
         headline: bool = False,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Append one array (any shape; no object dtype) under a name not used yet; it must not be changed afterwards.
+        """Append one array (any shape and byte order) under a name not used yet; it must not be changed afterwards.
 
         `bfloat16` says that a uint16 array holds bfloat16 bits. A `headline` array also goes into the step's
         reprod_log file, under the same name.
@@ -89,11 +95,11 @@ class StoreWriter:
         self._check_new(name)
         if kind not in KINDS:
             raise ValueError(f"{name}: kind {kind!r} is not one of {', '.join(KINDS)}")
-        if array.dtype.hasobject:
-            raise ValueError(f"{name}: an array of Python objects cannot be recorded")
+        dtype = BFLOAT16 if bfloat16 else array.dtype.newbyteorder("=").name
+        if DTYPES.get(dtype, array.dtype) != array.dtype.newbyteorder("=") or dtype not in DTYPES:
+            raise ValueError(f"{name}: an array of dtype {array.dtype} cannot be recorded as {dtype}")
         if self._error:
             raise self._error
-        dtype = BFLOAT16 if bfloat16 else array.dtype.newbyteorder("=").name
         entry = Entry(name, kind, dtype, array.shape, 0, array.nbytes, "", headline, facts)
         self._entries[name] = entry
         self._room.acquire()

@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 
 from align.errors import EnvironmentFault, UsageError
+from align.record.places import noting_constructors
 from align.sides import Spec, Switch, round_constants
 
 # Where Paddle names a buffer otherwise (paddle.nn.layer.norm against torch.nn.modules.batchnorm).
@@ -40,7 +41,9 @@ class PaddleSide:
 
     def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         paddle.seed(0)
-        model = builder(**arguments).to(dtype=self._dtype)
+        with noting_constructors(paddle.nn.Layer):
+            model = builder(**arguments)
+        model = model.to(dtype=self._dtype)
         if self._dtype == "float64":
             round_constants(model.sublayers(include_self=True))
         return model
@@ -114,24 +117,36 @@ class PaddleSide:
             tensor.register_hook(lambda gradient: callback(gradient))
 
     @contextmanager
-    def hooked(
-        self, model: Any, before: Callable[[str, Any], None], after: Callable[[str, Any], None]
-    ) -> Iterator[None]:
-        """Call `before(layer name, inputs)` and `after(layer name, outputs)` around every layer of the model."""
+    def hooked(self, model: Any, before: Callable[[str, Any], Any], after: Callable[[str, Any], Any]) -> Iterator[None]:
+        """Call `before(layer name, inputs)` and `after(layer name, outputs)` around every layer of the model.
+
+        Inputs are the positional ones, with the keyword ones as a last dictionary if there are any. What a callback
+        returns, unless None, takes the place of the inputs or outputs.
+        """
         handles = []
         try:
             for name, layer in model.named_sublayers(include_self=True):
-                handles.append(
-                    layer.register_forward_pre_hook(
-                        lambda _, args, kwargs, name=name: before(name, (*args, kwargs) if kwargs else args),
-                        with_kwargs=True,
-                    )
-                )
+                handles.append(layer.register_forward_pre_hook(_pre_hook(before, name), with_kwargs=True))
                 handles.append(layer.register_forward_post_hook(lambda _, args, out, name=name: after(name, out)))
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def fork(self, tensor: paddle.Tensor) -> paddle.Tensor:
+        """The same values under a tensor of its own, whose gradient is only what comes through it."""
+        if tensor.stop_gradient:
+            return tensor
+        forked = tensor.clone()
+        forked.retain_grads()
+        return forked
+
+    def has_history(self, tensor: paddle.Tensor) -> bool:
+        """Whether a gradient can be sent back from this tensor."""
+        return not tensor.stop_gradient
+
+    def received(self, tensor: paddle.Tensor) -> np.ndarray | None:
+        return None if tensor.grad is None else self.to_numpy(tensor.grad)
 
     def no_gradient(self) -> Any:
         return paddle.no_grad()
@@ -160,6 +175,16 @@ class PaddleSide:
 def _reference_layout(array: np.ndarray, owner: paddle.nn.Layer) -> np.ndarray:
     """Paddle's Linear holds (in, out), PyTorch's (out, in): the same view serves both ways. Nothing else differs."""
     return array.T if isinstance(owner, paddle.nn.Linear) and array.ndim == 2 else array
+
+
+def _pre_hook(before: Callable[[str, Any], Any], name: str) -> Callable[..., Any]:
+    def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        changed = before(name, (*args, kwargs) if kwargs else args)
+        if changed is None:
+            return None
+        return (changed[:-1], changed[-1]) if kwargs else (changed, kwargs)
+
+    return hook
 
 
 def _set_switches(threads: int, tf32: bool) -> list[Switch]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from align.errors import EnvironmentFault
+from align.record.places import noting_constructors
 from align.sides import Spec, Switch, round_constants
 
 
@@ -36,7 +37,9 @@ class TorchSide:
 
     def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         torch.manual_seed(0)
-        model = builder(**arguments).to(device=self._device, dtype=self._dtype)
+        with noting_constructors(torch.nn.Module):
+            model = builder(**arguments)
+        model = model.to(device=self._device, dtype=self._dtype)
         if self._dtype == torch.float64:
             round_constants(model.modules())
         return model
@@ -96,24 +99,36 @@ class TorchSide:
             tensor.register_hook(lambda gradient: callback(gradient))
 
     @contextmanager
-    def hooked(
-        self, model: Any, before: Callable[[str, Any], None], after: Callable[[str, Any], None]
-    ) -> Iterator[None]:
-        """Call `before(module name, inputs)` and `after(module name, outputs)` around every module of the model."""
+    def hooked(self, model: Any, before: Callable[[str, Any], Any], after: Callable[[str, Any], Any]) -> Iterator[None]:
+        """Call `before(module name, inputs)` and `after(module name, outputs)` around every module of the model.
+
+        Inputs are the positional ones, with the keyword ones as a last dictionary if there are any. What a callback
+        returns, unless None, takes the place of the inputs or outputs.
+        """
         handles = []
         try:
             for name, module in model.named_modules():
-                handles.append(
-                    module.register_forward_pre_hook(
-                        lambda _, args, kwargs, name=name: before(name, (*args, kwargs) if kwargs else args),
-                        with_kwargs=True,
-                    )
-                )
+                handles.append(module.register_forward_pre_hook(_pre_hook(before, name), with_kwargs=True))
                 handles.append(module.register_forward_hook(lambda _, args, out, name=name: after(name, out)))
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def fork(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same values under a tensor of its own, whose gradient is only what comes through it."""
+        if not tensor.requires_grad:
+            return tensor
+        forked = tensor.view_as(tensor)
+        forked.retain_grad()
+        return forked
+
+    def has_history(self, tensor: torch.Tensor) -> bool:
+        """Whether a gradient can be sent back from this tensor."""
+        return tensor.requires_grad
+
+    def received(self, tensor: torch.Tensor) -> np.ndarray | None:
+        return None if tensor.grad is None else self.to_numpy(tensor.grad)
 
     def no_gradient(self) -> Any:
         return torch.no_grad()
@@ -141,6 +156,16 @@ class TorchSide:
             "cuda": str(torch.version.cuda),
             "cudnn": str(torch.backends.cudnn.version()),
         }
+
+
+def _pre_hook(before: Callable[[str, Any], Any], name: str) -> Callable[..., Any]:
+    def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        changed = before(name, (*args, kwargs) if kwargs else args)
+        if changed is None:
+            return None
+        return (changed[:-1], changed[-1]) if kwargs else (changed, kwargs)
+
+    return hook
 
 
 def _set_switches(threads: int, tf32: bool) -> list[Switch]:

@@ -8,7 +8,20 @@ from functools import partial
 from typing import Any
 
 from align.record.context import Context
+from align.record.subject import Subject
 from align.steps.loss import criterion
+
+
+def subject(context: Context) -> Subject:
+    """The first iteration's forward and backward."""
+    return _iteration(context, context.model(training=True), 0)
+
+
+def _iteration(context: Context, model: Any, i: int) -> Subject:
+    inputs = context.inputs(f"bp_align/{i}/input")
+    teacher, target = context.tensor(f"bp_align/{i}/teacher"), context.tensor(f"bp_align/{i}/target")
+    loss_of = criterion(context, partial(_given, teacher))
+    return Subject(model, inputs, lambda outputs: loss_of(inputs[0], outputs, target))
 
 
 def record(context: Context) -> None:
@@ -17,11 +30,10 @@ def record(context: Context) -> None:
     optimizer = optim.build_optimizer(model, **context.scalars(case.optimizer))
     clip = None if case.clip_norm is None else context.scalar(case.clip_norm)
     for i in range(case.iterations):
-        teacher = context.tensor(f"bp_align/{i}/teacher")
-        inputs = context.inputs(f"bp_align/{i}/input")
-        loss_of, target = criterion(context, partial(_given, teacher)), context.tensor(f"bp_align/{i}/target")
+        now = _iteration(context, model, i)
+        assert now.loss
         with context.observing(model, gradients=True) if i == 0 else nullcontext():
-            loss = loss_of(inputs[0], model(*inputs), target)
+            loss = now.loss(model(*now.inputs))
             side.backward([loss])
         context.emit(f"loss/{i}", loss, "output", headline=True)
         if i == 0:

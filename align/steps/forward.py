@@ -1,6 +1,11 @@
 """`forward`: features, logits and every module's activations in evaluation, and outputs in training mode, rates 0."""
 
 from align.record.context import Context
+from align.record.subject import Subject
+
+
+def subject(context: Context) -> Subject:
+    return Subject(context.model(), context.inputs())
 
 
 def record(context: Context) -> None:

@@ -1,0 +1,141 @@
+"""Each module on the reference's values, so that only its own error shows.
+
+The reference runs once with every module boundary made visible (`Boundaries`): what went in, what came out, and the
+gradients on both. The port then runs with every boundary replaced by the reference's values (`Forced`): a module's
+inputs, and its children's outputs, are the reference's, so what differs at its own output, at what it hands to a
+child, or in the gradients of its own code, is its own doing. One pass finds every wrong module, not just the first.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from align.record.observer import ROOT_MODULE, Sink, leaves
+from align.record.store import Store
+from align.record.subject import Subject
+from align.sides import Side
+
+LOSS = "(loss)"
+
+
+def rebuilt(side: Side, value: Any, replace: Callable[[str, Any], Any], path: str = "") -> Any:
+    """The same nested structure, every tensor replaced by `replace(path, tensor)`; paths as in `observer.leaves`."""
+    if side.is_tensor(value):
+        return replace(path, value)
+    if isinstance(value, Mapping):
+        changed = {key: rebuilt(side, item, replace, f"{path}/{key}") for key, item in value.items()}
+        return changed if type(value) is dict else type(value)(**changed)
+    if isinstance(value, (tuple, list)):
+        single = len(value) == 1 and not path
+        items = [rebuilt(side, v, replace, path if single else f"{path}/{i}") for i, v in enumerate(value)]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
+
+
+class _Labels:
+    """Names of module calls: dotted path, `#k` for the k-th further call, `(model)` for the root."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[str] = Counter()
+        self.running: list[str] = []
+
+    def enter(self, module: str) -> str:
+        name = module or ROOT_MODULE
+        label = f"{name}#{self._calls[name]}" if self._calls[name] else name
+        self._calls[name] += 1
+        self.running.append(label)
+        return label
+
+    @property
+    def parent(self) -> str:
+        return self.running[-2] if len(self.running) > 1 else ""
+
+
+def record_boundaries(side: Side, subject: Subject, sink: Sink) -> None:
+    """The reference's pass: `<label>/in|out<path>`, and with a loss `<label>/in|out<path>/grad`, `grad/<parameter>`."""
+    labels, forks = _Labels(), []
+
+    def visible(label: str, what: str) -> Callable[[str, Any], Any]:
+        def fork(path: str, tensor: Any) -> Any:
+            name = f"{label}/{what}{path}"
+            sink.add(name, side.to_numpy(tensor), "activation")
+            forked = side.fork(tensor) if subject.loss else tensor
+            forks.append((name, forked))
+            return forked
+
+        return fork
+
+    def before(module: str, arguments: Any) -> Any:
+        return rebuilt(side, arguments, visible(labels.enter(module), "in"))
+
+    def after(_: str, outputs: Any) -> Any:
+        return rebuilt(side, outputs, visible(labels.running.pop(), "out"))
+
+    with side.hooked(subject.model, before, after):
+        outputs = subject.model(*subject.inputs)
+    if subject.loss is None:
+        return
+    loss = subject.loss(outputs)
+    sink.add(f"{LOSS}/out", side.to_numpy(loss), "output")
+    side.backward([loss])
+    for name, forked in forks:
+        gradient = side.received(forked)
+        if gradient is not None:
+            sink.add(f"{name}/grad", gradient, "gradient")
+    for name, gradient in side.gradients(subject.model).items():
+        if gradient is not None:
+            sink.add(f"grad/{name}", gradient, "gradient")
+
+
+def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink) -> None:
+    """The port's pass on the reference's boundaries: the same names, holding what the port's own code made of them."""
+    labels = _Labels()
+    roots: list[tuple[Any, np.ndarray]] = []
+    held: list[tuple[str, Any]] = []
+
+    def forced(name: str, tensor: Any) -> Any:
+        """A leaf with the reference's values in the place of the port's tensor."""
+        if name not in reference or reference[name].shape != tuple(tensor.shape):
+            return tensor
+        leaf = side.from_numpy(reference[name], gradient=subject.loss is not None and reference[name].dtype.kind == "f")
+        held.append((name, leaf))
+        return leaf
+
+    def before(module: str, arguments: Any) -> Any:
+        label = labels.enter(module)
+        for path, tensor in leaves(side, arguments):
+            name = f"{label}/in{path}"
+            facts = {"parent": labels.parent, "history": side.has_history(tensor)}
+            sink.add(name, side.to_numpy(tensor), "input", facts=facts)
+            _root(tensor, f"{name}/grad")
+        return rebuilt(side, arguments, lambda path, tensor: forced(f"{label}/in{path}", tensor))
+
+    def after(_: str, outputs: Any) -> Any:
+        label = labels.running.pop()
+        for path, tensor in leaves(side, outputs):
+            name = f"{label}/out{path}"
+            sink.add(name, side.to_numpy(tensor), "activation")
+            _root(tensor, f"{name}/grad")
+        return rebuilt(side, outputs, lambda path, tensor: forced(f"{label}/out{path}", tensor))
+
+    def _root(tensor: Any, gradient: str) -> None:
+        if subject.loss is not None and gradient in reference and side.has_history(tensor):
+            roots.append((tensor, reference[gradient]))
+
+    with side.hooked(subject.model, before, after):
+        outputs = subject.model(*subject.inputs)
+    if subject.loss is None:
+        return
+    loss = subject.loss(outputs)
+    sink.add(f"{LOSS}/out", side.to_numpy(loss), "output")
+    cotangents = [np.ones((), reference[f"{LOSS}/out"].dtype), *(gradient for _, gradient in roots)]
+    side.backward([loss, *(tensor for tensor, _ in roots)], [side.from_numpy(c) for c in cotangents])
+    for name, leaf in held:
+        gradient = side.received(leaf)
+        if gradient is not None:
+            sink.add(f"{name}/grad", gradient, "gradient")
+    for name, gradient in side.gradients(subject.model).items():
+        if gradient is not None:
+            sink.add(f"grad/{name}", gradient, "gradient")

@@ -1,0 +1,80 @@
+"""Where in the user's code something happens: the innermost frame outside the frameworks and outside this package."""
+
+import importlib.util
+import itertools
+import linecache
+import sys
+import sysconfig
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+OWN = str(Path(__file__).resolve().parents[1])
+
+
+@dataclass(frozen=True)
+class Place:
+    """A statement: file, first and last line (from 1), and its text."""
+
+    file: str
+    line: int
+    end_line: int
+    code: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def user_place(skip_self: Any = None) -> Place | None:
+    """The innermost user frame of the caller's stack; None if there is none.
+
+    `skip_self` is an object whose own methods do not count: whoever constructs a module is asked for, not its
+    `__init__`.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame:
+        code = frame.f_code
+        if is_user_file(code.co_filename) and not _method_of(frame, skip_self):
+            return _place(frame)
+        frame = frame.f_back
+    return None
+
+
+def _method_of(frame: FrameType, instance: Any) -> bool:
+    names = frame.f_code.co_varnames
+    return instance is not None and bool(names) and frame.f_locals.get(names[0]) is instance
+
+
+def _place(frame: FrameType) -> Place:
+    code, line = frame.f_code, frame.f_lineno
+    # co_positions() has one entry an instruction, and an instruction is two bytes.
+    position = next(itertools.islice(code.co_positions(), frame.f_lasti // 2, None), (line, line, 0, 0))
+    first, last = position[0] or line, position[1] or line
+    text = "\n".join(linecache.getline(code.co_filename, n).rstrip() for n in range(first, last + 1))
+    return Place(code.co_filename, first, last, text.strip())
+
+
+@cache
+def is_user_file(file: str) -> bool:
+    """Whether a file is neither framework, nor standard library, nor this package.
+
+    Model collections count as the user's: what a port is compared with may well be `torchvision.models`.
+    """
+    if file.startswith(("<", OWN)):
+        return False
+    for folder in _framework_folders():
+        if file.startswith(folder):
+            return file.startswith(folder + "/vision/models")
+    in_packages = "site-packages" in file or "dist-packages" in file
+    return in_packages or not file.startswith(sysconfig.get_paths()["stdlib"])
+
+
+@cache
+def _framework_folders() -> tuple[str, ...]:
+    folders = []
+    for name in ("torch", "paddle"):
+        spec = importlib.util.find_spec(name) if name in sys.modules else None
+        folders += list(spec.submodule_search_locations or ()) if spec else []
+    return tuple(folders)

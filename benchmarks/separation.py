@@ -1,0 +1,205 @@
+"""How far apart are correct and wrong ports? `python benchmarks/separation.py`, on a CPU; it can be stopped and resumed.
+
+    clean   pairs without a bug: several cases, seeds and threads, each run judged as `align run` does
+    bugs    the mutants of separation_bugs.yaml in `pit_probe`, each against one reference
+    draw    separation.json and docs/img/separation.svg from what was measured (needs matplotlib: `pip install .[bench]`)
+
+The number of a run is its worst ratio: error in units of the reference's noise, in float64 (meaning), over all rows; of
+a bug, over the rows of the step that was blamed. Exit code 1 if a clean run is not aligned or a bug is.
+"""
+
+import argparse
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from align.cases import find
+from align.compare.judge import FACTOR
+from align.mutate.patch import read_catalogue
+from align.mutate.runner import Runner, clean_run, worst_rows
+from align.pipeline import Options, launch
+from align.steps import AVAILABLE
+
+BUGS = ROOT / "benchmarks" / "separation_bugs.yaml"
+NUMBERS = ROOT / "benchmarks" / "separation.json"
+FIGURE = ROOT / "docs" / "img" / "separation.svg"
+
+MODEL = ("weights", "forward", "metric", "loss", "bp_align")  # what takes 2 s on pit_probe; the rest takes a minute
+
+
+@dataclass(frozen=True)
+class Clean:
+    """One pair without a bug."""
+
+    case: str
+    seed: int
+    threads: int
+    steps: tuple[str, ...] = MODEL
+
+    @property
+    def key(self) -> str:
+        return f"{self.case}/{self.seed}/{self.threads}/{' '.join(self.steps)}"
+
+
+def clean_pairs() -> list[Clean]:
+    """What is measured, the quick ones first. Neighbours of one case and thread count share their processes."""
+    quick = [Clean("pit_probe", seed, 1) for seed in range(160)] + [Clean("pit_probe", seed, 2) for seed in range(50)]
+    whole = [Clean("pit_probe", seed, threads, AVAILABLE) for threads in (1, 2) for seed in range(2)]
+    names = ("pit_ti", "pit_ti_distilled", "pit_xs", "pit_xs_distilled", "pit_s", "pit_s_distilled")
+    full = [Clean(name, seed, threads) for name in names for seed, threads in ((0, 1), (1, 2))]
+    return quick + whole + full + [Clean("pit_b", 0, 1), Clean("pit_b_distilled", 0, 2)]
+
+
+def recorded(path: Path) -> Iterator[dict]:
+    if path.is_file():
+        yield from map(json.loads, path.read_text().splitlines())
+
+
+def append(path: Path, row: dict) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def measure_clean(work: Path, until: float, only: str | None) -> None:
+    results = work / "clean.jsonl"
+    done = {row["key"] for row in recorded(results)}
+    todo = [pair for pair in clean_pairs() if pair.key not in done and only in (None, pair.case)]
+    for (name, threads), pairs in groupby(todo, key=lambda pair: (pair.case, pair.threads)):
+        options = Options(find(name), work / "clean", MODEL, threads=threads)
+        with ExitStack() as stack:
+            processes = {side: stack.enter_context(launch(side, options)) for side in options.sides}
+            for pair in pairs:
+                if time.time() > until:
+                    return
+                began = time.perf_counter()
+                case = replace(options.case, seed=pair.seed)
+                verdict = clean_run(replace(options, case=case, steps=pair.steps), processes)
+                row = {
+                    "key": pair.key,
+                    **asdict(pair),
+                    "verdict": verdict.verdict,
+                    "seconds": round(time.perf_counter() - began, 2),
+                    "rows": len(verdict.rows),
+                    "failing": [f"{row.step} {row.name}: {row.reason}" for row in verdict.rows if row.bad][:5],
+                }
+                for of in ("meaning", "precision"):
+                    row[of] = {step: asdict(worst) for step, worst in worst_rows(verdict, of).items()}
+                append(results, row)
+                worst = max(row["meaning"].values(), key=lambda worst: worst["ratio"])
+                print(f"{row['key']}: {row['verdict']}, {worst['ratio']:.2f}x noise at {worst['row']}", flush=True)
+
+
+def measure_bugs(work: Path, until: float, only: str | None) -> None:
+    results = work / "bugs.jsonl"
+    done = {row["id"] for row in recorded(results)}
+    short, long = (
+        Runner(Options(find("pit_probe"), work / "bugs", steps), work / "bugs") for steps in (AVAILABLE[:-1], AVAILABLE)
+    )
+    for mutant in read_catalogue(BUGS):
+        if mutant.id in done or only not in (None, mutant.id):
+            continue
+        if time.time() > until:
+            return
+        outcome = (long if mutant.step == "train_align" else short).run(mutant)
+        append(results, {"step": mutant.step, "source": mutant.source, **asdict(outcome)})
+        worst = outcome.worst.get(outcome.blamed_step or "")
+        told = f"{worst.ratio:.3g}x noise at {worst.row}" if worst else outcome.error or "nothing is red"
+        print(f"{mutant.id}: {outcome.verdict} in {outcome.blamed_step}, {told}", flush=True)
+
+
+def significant(value: float) -> float | str:
+    """Three digits; JSON has no infinity."""
+    return "inf" if math.isinf(value) else float(f"{value:.3g}")
+
+
+def summary(work: Path) -> dict:
+    """The numbers that are published."""
+    bugs, clean = list(recorded(work / "bugs.jsonl")), list(recorded(work / "clean.jsonl"))
+    return {
+        "factor": FACTOR,
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "clean": [_clean_row(row) for row in clean],
+        "bugs": [_bug_row(row) for row in bugs],
+        "summary": _totals(clean, bugs),
+    }
+
+
+def _clean_row(row: dict) -> dict:
+    told = {name: row[name] for name in ("case", "seed", "threads", "verdict", "rows", "seconds")}
+    for of in ("meaning", "precision"):
+        step, worst = max(row[of].items(), key=lambda item: item[1]["ratio"])
+        told[of] = [significant(worst["ratio"]), step, worst["row"]]
+    return told | {"steps": len(row["steps"])}
+
+
+def _bug_row(row: dict) -> dict:
+    worst = row["worst"].get(row["blamed_step"], {"ratio": 0.0, "row": "", "exact": False})
+    told = {name: row[name] for name in ("id", "step", "blamed_step", "verdict", "seconds", "error")}
+    return told | {"ratio": significant(worst["ratio"]), "row": worst["row"], "exact": worst["exact"]}
+
+
+def _totals(clean: list[dict], bugs: list[dict]) -> dict:
+    greatest = max((_clean_row(row)["meaning"][0] for row in clean), default=0.0)
+    ratios = [float(_bug_row(row)["ratio"]) for row in bugs]
+    return {
+        "clean_runs": len(clean),
+        "clean_rows": sum(row["rows"] for row in clean),
+        "false_alarms": sum(row["verdict"] != "aligned" for row in clean),
+        "clean_worst_meaning": greatest,
+        "clean_worst_precision": max((_clean_row(row)["precision"][0] for row in clean), default=0.0),
+        "bugs": len(bugs),
+        "bugs_missed": sum(row["verdict"] in ("aligned", None) for row in bugs),
+        "bugs_right_step": sum(row["blamed_step"] == row["step"] for row in bugs),
+        "bug_least": significant(min(ratios, default=0.0)),
+        "orders_of_magnitude_between": round(math.log10(min(ratios) / greatest), 1) if bugs and greatest else None,
+    }
+
+
+def write(numbers: dict) -> None:
+    """One line a run: a change shows in a diff."""
+    lines = []
+    for name, value in numbers.items():
+        if isinstance(value, list):
+            value = "[\n  " + ",\n  ".join(json.dumps(row) for row in value) + "\n ]"
+        else:
+            value = json.dumps(value)
+        lines.append(f' "{name}": {value}')
+    NUMBERS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="clean, bugs, draw (default: all)")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "separation", help="where results are kept")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="start nothing after so long")
+    parser.add_argument("--only", help="one case of clean, or one bug")
+    arguments = parser.parse_args()
+    parts = arguments.parts or ["clean", "bugs", "draw"]
+    work, until = arguments.work.absolute(), time.time() + 60 * arguments.minutes
+    work.mkdir(parents=True, exist_ok=True)
+    if "clean" in parts:
+        measure_clean(work, until, arguments.only)
+    if "bugs" in parts:
+        measure_bugs(work, until, arguments.only)
+    numbers = summary(work)
+    if "draw" in parts:
+        from separation_figure import draw
+
+        write(numbers)
+        draw(numbers, FIGURE)
+    print(json.dumps(numbers["summary"], indent=2))
+    return int(bool(numbers["summary"]["false_alarms"] or numbers["summary"]["bugs_missed"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
