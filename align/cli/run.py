@@ -12,6 +12,7 @@ from align.cli import gate, sides
 from align.compare import waivers
 from align.compare.runs import Runs, compare_runs
 from align.errors import NothingCompared, UsageError
+from align.locate.search import divergences
 from align.pipeline import NEEDS, TWIN, Options, Recorder, noise_runs, order
 from align.record.lock import exclusive
 from align.record.manifest import Recording
@@ -59,6 +60,8 @@ def execute(args: argparse.Namespace) -> int:
             recordings = _record(recorder, args)
             runs = _runs(options, recordings)
             result = compare_runs(runs, exceptions, args.fixed)
+            if not result and options.sides == SIDES and options.dtype != TWIN:
+                result = replace(result, divergences=tuple(divergences(recorder, result)))
             for step in result.steps:
                 classic.write(recorder, step, {"torch": runs.reference, "paddle": runs.port}, options.out)
         if args.keep == "summary":

@@ -6,6 +6,7 @@ from typing import Any
 
 from align.case import STEPS
 from align.compare.rows import Row
+from align.locate.divergence import Divergence
 
 # Kinds of rows of which each subject needs a row that could have failed: a gate that is blind to one is vacuous.
 SUBJECTS = ("parameter", "gradient", "output", "metric")
@@ -45,6 +46,7 @@ class Verdict:
     steps: tuple[StepVerdict, ...]
     environment: dict[str, Any] = field(default_factory=dict)
     complaints: tuple[str, ...] = ()  # waivers and deviations that no longer have a place
+    divergences: tuple[Divergence, ...] = ()  # where the sides part, in the order of dependence and execution
 
     @property
     def rows(self) -> tuple[Row, ...]:

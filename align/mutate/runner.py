@@ -98,7 +98,14 @@ class Runner:
     def _key(self) -> str:
         """A hash of all that the reference's recordings depend on: case, steps, settings, and the code that records."""
         options = self._options
-        settings = (asdict(options.case), options.steps, options.dtype, options.threads, options.devices, options.modules)
+        settings = (
+            asdict(options.case),
+            options.steps,
+            options.dtype,
+            options.threads,
+            options.devices,
+            options.modules,
+        )
         digest = hashlib.sha256(json.dumps([*settings, str(options.data), str(options.weights)]).encode())
         for package in ("align", options.case.package("torch")):
             for path in sorted((ROOT / package).rglob("*.py")):
@@ -134,7 +141,9 @@ def check_imported(recording: Recording, patched: Patched, mutant: Mutant) -> No
     imported = recording.manifest.code
     strangers = [row["file"] for row in imported.values() if not Path(row["file"]).is_relative_to(patched.root)]
     if strangers:
-        raise AlignError(f"mutant {mutant.id}: the run imported {strangers[0]}, which is not in the copy {patched.root}")
+        raise AlignError(
+            f"mutant {mutant.id}: the run imported {strangers[0]}, which is not in the copy {patched.root}"
+        )
     found = imported.get(mutant.module)
     if found is None:
         steps = " ".join(recording.manifest.steps)

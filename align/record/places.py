@@ -28,4 +28,3 @@ def noting_constructors(base: type) -> Iterator[None]:
 
 def built(module: Any) -> Place | None:
     return module.__dict__.get(BUILT)
-

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from align.record.observer import ROOT_MODULE, Sink, leaves
+from align.record.places import built
+from align.record.source import user_place
 from align.record.store import Store
 from align.record.subject import Subject
 from align.sides import Side
 
 LOSS = "(loss)"
+Places = dict[str, dict[str, Any]]
 
 
 def rebuilt(side: Side, value: Any, replace: Callable[[str, Any], Any], path: str = "") -> Any:
@@ -35,16 +38,24 @@ def rebuilt(side: Side, value: Any, replace: Callable[[str, Any], Any], path: st
 
 
 class _Labels:
-    """Names of module calls: dotted path, `#k` for the k-th further call, `(model)` for the root."""
+    """Names of module calls: dotted path, `#k` for the k-th further call, `(model)` for the root; and their places."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Mapping[str, Any]) -> None:
+        self._modules = modules
         self._calls: Counter[str] = Counter()
         self.running: list[str] = []
+        self.places: Places = {}
 
     def enter(self, module: str) -> str:
         name = module or ROOT_MODULE
         label = f"{name}#{self._calls[name]}" if self._calls[name] else name
         self._calls[name] += 1
+        call, made = user_place(), built(self._modules[module])
+        self.places[label] = {
+            "parent": self.running[-1] if self.running else "",
+            "type": type(self._modules[module]).__name__,
+        }
+        self.places[label] |= {"call": call and call.as_json(), "built": made and made.as_json()}
         self.running.append(label)
         return label
 
@@ -53,9 +64,12 @@ class _Labels:
         return self.running[-2] if len(self.running) > 1 else ""
 
 
-def record_boundaries(side: Side, subject: Subject, sink: Sink) -> None:
-    """The reference's pass: `<label>/in|out<path>`, and with a loss `<label>/in|out<path>/grad`, `grad/<parameter>`."""
-    labels, forks = _Labels(), []
+def record_boundaries(side: Side, subject: Subject, sink: Sink) -> Places:
+    """The reference's pass: `<label>/in|out<path>`, and with a loss `<label>/in|out<path>/grad`, `grad/<parameter>`.
+
+    The answer says of every call where it stands, and where its module was constructed.
+    """
+    labels, forks = _Labels(side.modules(subject.model)), []
 
     def visible(label: str, what: str) -> Callable[[str, Any], Any]:
         def fork(path: str, tensor: Any) -> Any:
@@ -76,7 +90,7 @@ def record_boundaries(side: Side, subject: Subject, sink: Sink) -> None:
     with side.hooked(subject.model, before, after):
         outputs = subject.model(*subject.inputs)
     if subject.loss is None:
-        return
+        return labels.places
     loss = subject.loss(outputs)
     sink.add(f"{LOSS}/out", side.to_numpy(loss), "output")
     side.backward([loss])
@@ -87,11 +101,12 @@ def record_boundaries(side: Side, subject: Subject, sink: Sink) -> None:
     for name, gradient in side.gradients(subject.model).items():
         if gradient is not None:
             sink.add(f"grad/{name}", gradient, "gradient")
+    return labels.places
 
 
-def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink) -> None:
+def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink) -> Places:
     """The port's pass on the reference's boundaries: the same names, holding what the port's own code made of them."""
-    labels = _Labels()
+    labels = _Labels(side.modules(subject.model))
     roots: list[tuple[Any, np.ndarray]] = []
     held: list[tuple[str, Any]] = []
 
@@ -127,7 +142,7 @@ def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink) ->
     with side.hooked(subject.model, before, after):
         outputs = subject.model(*subject.inputs)
     if subject.loss is None:
-        return
+        return labels.places
     loss = subject.loss(outputs)
     sink.add(f"{LOSS}/out", side.to_numpy(loss), "output")
     cotangents = [np.ones((), reference[f"{LOSS}/out"].dtype), *(gradient for _, gradient in roots)]
@@ -139,3 +154,4 @@ def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink) ->
     for name, gradient in side.gradients(subject.model).items():
         if gradient is not None:
             sink.add(f"grad/{name}", gradient, "gradient")
+    return labels.places

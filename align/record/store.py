@@ -8,6 +8,7 @@ entry that points outside its file is refused.
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Queue
@@ -23,12 +24,9 @@ ALIGNMENT = 64  # bytes: a cache line, so that mapped arrays are aligned for any
 KINDS = ("input", "output", "activation", "gradient", "parameter", "buffer", "state", "curve", "metric", "statistic")
 AHEAD = 64  # tensors that may wait for the writing thread
 BFLOAT16 = "bfloat16"  # numpy has no such type: stored as its 16 bits, read back as float32
-DTYPES = {
-    name: np.dtype(name)
-    for name in ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-    + ("float16", "float32", "float64", "complex64", "complex128")
-} | {BFLOAT16: np.dtype("uint16")}
-DIMENSIONS = 64  # numpy's own limit
+NUMBERS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128"
+DTYPES = {**{name: np.dtype(name) for name in NUMBERS.split()}, BFLOAT16: np.dtype("uint16")}
+DIMENSIONS, LARGEST = 64, 2**62  # numpy allows as many dimensions, and twice as many bytes
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,8 @@ class StoreWriter:
         if kind is None:
             self.close()
         else:
-            self._stop()
+            with suppress(OSError):  # a full disk must not hide what went wrong first
+                self._stop()
 
     def add(
         self,
@@ -95,9 +94,9 @@ class StoreWriter:
         self._check_new(name)
         if kind not in KINDS:
             raise ValueError(f"{name}: kind {kind!r} is not one of {', '.join(KINDS)}")
-        dtype = BFLOAT16 if bfloat16 else array.dtype.newbyteorder("=").name
-        if DTYPES.get(dtype, array.dtype) != array.dtype.newbyteorder("=") or dtype not in DTYPES:
-            raise ValueError(f"{name}: an array of dtype {array.dtype} cannot be recorded as {dtype}")
+        dtype = BFLOAT16 if bfloat16 else array.dtype.name
+        if DTYPES.get(dtype) != array.dtype.newbyteorder("="):
+            raise ValueError(f"{name}: an array of {array.dtype} cannot be recorded; only numbers and booleans")
         if self._error:
             raise self._error
         entry = Entry(name, kind, dtype, array.shape, 0, array.nbytes, "", headline, facts)
@@ -180,16 +179,10 @@ class Store(Mapping[str, np.ndarray]):
         self.folder, self.name = folder, name
         index, data = folder / f"{name}.index.jsonl", folder / f"{name}.tensors"
         try:
-            size = data.stat().st_size
-            rows = [json.loads(line) for line in index.read_text().splitlines()]
-            entries = [Entry(**{**row, "shape": tuple(row["shape"])}) for row in rows]
+            size, text = data.stat().st_size, index.read_bytes()
         except OSError as error:
             raise UsageError(f"{error.filename}: cannot read the recording: {error.strerror}") from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"{index}: not a recording's index ({error}); record again") from None
-        for entry in entries:
-            _check_entry(entry, size, index)
-        self.entries = {entry.name: entry for entry in entries}
+        self.entries = read_index(text, size, str(index))
         self._bytes = np.memmap(data, np.uint8, "r") if size else np.empty(0, np.uint8)
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -202,8 +195,8 @@ class Store(Mapping[str, np.ndarray]):
     def raw(self, name: str) -> np.ndarray:
         """As stored: bfloat16 as its bits in uint16."""
         entry = self.entries[name]
-        dtype = np.dtype(np.uint16 if entry.dtype == BFLOAT16 else entry.dtype)
-        return self._bytes[entry.offset : entry.offset + entry.nbytes].view(dtype).reshape(entry.shape)
+        piece = self._bytes[entry.offset : entry.offset + entry.nbytes]
+        return piece.view(DTYPES[entry.dtype]).reshape(entry.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -241,23 +234,42 @@ def _summary(array: np.ndarray) -> dict[str, float | int]:
     }
 
 
-def _check_entry(entry: Entry, size: int, index: Path) -> None:
-    """An index is data from elsewhere: whatever it claims must fit the bytes that are there."""
-    where = f"{index}: tensor {entry.name!r}"
-    if entry.dtype != BFLOAT16:
-        try:
-            dtype = np.dtype(entry.dtype)
-        except TypeError:
-            raise UsageError(f"{where} has unknown dtype {entry.dtype!r}") from None
-        if dtype.kind not in "biufc":
-            raise UsageError(f"{where} has dtype {entry.dtype!r}; only numbers and booleans can be compared")
-    width = 2 if entry.dtype == BFLOAT16 else dtype.itemsize
+def read_index(text: bytes, size: int, origin: str) -> dict[str, Entry]:
+    """The entries of an index by name, each made sure to fit tensors of `size` bytes in all.
+
+    An index is data from elsewhere. Raises UsageError, naming `origin`, whatever the bytes.
+    """
+    try:
+        rows = [json.loads(line) for line in text.decode().split("\n") if line]
+        entries = [Entry(**{**row, "shape": tuple(row["shape"])}) for row in rows]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UsageError(f"{origin}: not a recording's index ({error}); record again") from None
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        if wrong := _wrong(entry, size) or ("comes twice" if entry.name in found else ""):
+            raise UsageError(f"{origin}: tensor {str(entry.name)[:200]!r} {wrong}; record again")
+        found[entry.name] = entry
+    return found
+
+
+def _wrong(entry: Entry, size: int) -> str:
+    """What cannot be true of an entry; empty if nothing."""
+    told = (entry.name, entry.hash, entry.headline, entry.stored)
+    if tuple(map(type, told)) != (str, str, bool, bool) or not isinstance(entry.facts, dict | None):
+        return "has fields of the wrong type"
+    if entry.kind not in KINDS:
+        return f"has unknown kind {entry.kind!r}"
+    if not isinstance(entry.dtype, str) or entry.dtype not in DTYPES:
+        return f"has unknown dtype {entry.dtype!r}; only numbers and booleans can be compared"
     counts = (*entry.shape, entry.offset, entry.nbytes)
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
-        raise UsageError(f"{where} has a negative or fractional size")
-    if not entry.stored:
-        return
-    if math.prod(entry.shape) * width != entry.nbytes or entry.offset + entry.nbytes > size:
-        raise UsageError(
-            f"{where} does not fit its file ({entry.nbytes} bytes at {entry.offset} of {size}); record again"
-        )
+    if not all(type(count) is int and count >= 0 for count in counts):
+        return "has a negative or fractional size"
+    if len(entry.shape) > DIMENSIONS or any(count > LARGEST for count in counts):
+        return "has a shape or place that no array can have"
+    # numpy refuses even an empty array whose other sides are too long together.
+    width = DTYPES[entry.dtype].itemsize
+    if math.prod(side for side in entry.shape if side) * width > LARGEST:
+        return "has a shape that no array can have"
+    if math.prod(entry.shape) * width != entry.nbytes or (entry.stored and entry.offset + entry.nbytes > size):
+        return f"does not fit its file ({entry.nbytes} bytes at {entry.offset} of {size})"
+    return ""

@@ -23,7 +23,7 @@ from align import case as cases
 from align import steps
 from align.errors import AlignError, UsageError
 from align.plan import Plan, open_plan
-from align.record import manifest
+from align.record import manifest, replay
 from align.record.context import Context, resolve
 from align.record.noise import NoiseMeter
 from align.record.observer import Sink
@@ -123,7 +123,10 @@ class Worker:
 
     def _record(self, run: Run, step: str, dtype: str, sink: Sink, perturbation: int | None = None) -> None:
         self.side.set_precision(dtype)
-        context = Context(
+        steps.load(step).record(self._context(run, dtype, sink, perturbation))
+
+    def _context(self, run: Run, dtype: str, sink: Sink, perturbation: int | None = None) -> Context:
+        return Context(
             self.side,
             run.case,
             run.plan,
@@ -134,11 +137,25 @@ class Worker:
             perturbation,
             run.modules,
         )
-        steps.load(step).record(context)
+
+    def replay(self, run: str, step: str, folder: str) -> dict[str, Any]:
+        """Run a step's model module by module into `folder`: the reference its boundaries, the port on those.
+
+        The answer holds, by call, where it stands in the source and where its module was constructed.
+        """
+        state, path = self._runs[run], Path(folder)
+        self.side.set_precision(state.dtype)
+        with StoreWriter(path, f"{step}-{self.side.name}") as writer:
+            subject = steps.load(step).subject(self._context(state, state.dtype, writer))
+            if self.side.name == "torch":
+                places = replay.record_boundaries(self.side, subject, writer)
+            else:
+                places = replay.record_forced(self.side, subject, Store(path, f"{step}-torch"), writer)
+        return {"places": places}
 
     def close(self, run: str) -> dict[str, Any]:
         """Write the manifest and rename the recording to its final name."""
-        state = self._runs.pop(run)
+        state = self._runs[run]
         for step, table in state.noise.items():
             path = state.folder / f"{step}{manifest.NOISE}"
             path.write_text(json.dumps(table))

@@ -11,6 +11,7 @@ from rich.table import Table
 from align.case import STEPS
 from align.compare.rows import Judgement
 from align.compare.verdict import Verdict
+from align.locate.divergence import Divergence
 from align.pipeline import Progress as Report
 from align.steps import AVAILABLE
 
@@ -69,6 +70,8 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
         console.print(f"  [red]{row.verdict}[/] {row.step}: {escape(row.name)}: {escape(row.reason)}", soft_wrap=True)
     if len(failing) > SHOWN:
         console.print(f"  ... and {len(failing) - SHOWN} more rows, see {out}/rows.jsonl", soft_wrap=True)
+    for number, divergence in enumerate(result.divergences[:SHOWN], 1):
+        _print_divergence(console, number, divergence)
     for complaint in result.complaints:
         console.print(f"  [red]exception[/] {escape(complaint)}", soft_wrap=True)
     for subject in result.blind[:SHOWN]:
@@ -76,6 +79,19 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
     colour = COLOURS[result.verdict]
     blamed = f", first in step {result.blamed_step}" if result.blamed_step else ""
     console.print(f"[bold {colour}]{result.verdict}[/]{blamed}. Reports: {out}", soft_wrap=True, highlight=False)
+
+
+def _print_divergence(console: Console, number: int, divergence: Divergence) -> None:
+    """The two source lines one above the other."""
+    told = f"[bold]{number}. {divergence.step}: {escape(divergence.module)}[/]: {escape(divergence.what)}"
+    console.print(
+        f"{told}, off by {divergence.error:.3g} on the reference's own inputs", soft_wrap=True, highlight=False
+    )
+    for side, where in (("reference", divergence.reference), ("port", divergence.port)):
+        if where:
+            made = f"  (made at {where.built['file']}:{where.built['line']})" if where.built else ""
+            first = where.code.splitlines()[0] if where.code else ""
+            console.print(f"   {side:<9} {where}  {escape(first)}{made}", soft_wrap=True, highlight=False)
 
 
 def _in_noise(judgement: Judgement | None) -> str:

@@ -70,8 +70,8 @@ def verdict(result: Verdict) -> dict[str, Any]:
         "coverage": coverage(result.rows),
         "blind": list(result.blind),
         "complaints": list(result.complaints),
-        "first_divergence": None,
-        "divergences": [],
+        "first_divergence": result.divergences[0].as_json() if result.divergences else None,
+        "divergences": [divergence.as_json() for divergence in result.divergences],
         "environment": result.environment,
     }
 

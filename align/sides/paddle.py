@@ -133,6 +133,10 @@ class PaddleSide:
             for handle in handles:
                 handle.remove()
 
+    def modules(self, model: Any) -> dict[str, Any]:
+        """Every module by its dotted name, the model itself under ""."""
+        return dict(model.named_sublayers(include_self=True))
+
     def fork(self, tensor: paddle.Tensor) -> paddle.Tensor:
         """The same values under a tensor of its own, whose gradient is only what comes through it."""
         if tensor.stop_gradient:

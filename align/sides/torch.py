@@ -115,6 +115,10 @@ class TorchSide:
             for handle in handles:
                 handle.remove()
 
+    def modules(self, model: Any) -> dict[str, Any]:
+        """Every module by its dotted name, the model itself under ""."""
+        return dict(model.named_modules())
+
     def fork(self, tensor: torch.Tensor) -> torch.Tensor:
         """The same values under a tensor of its own, whose gradient is only what comes through it."""
         if not tensor.requires_grad:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from align.case import STEPS
 from align.record.context import Context
+from align.record.subject import Subject
 
 # `init` and `optim` are named in every report; their modules are still to come.
 AVAILABLE = tuple(step for step in STEPS if step not in ("init", "optim"))
@@ -16,8 +17,13 @@ EXACT = ("weights", "metric")
 NOISY = ("forward", "loss", "bp_align", "train_align")
 
 
+# The steps that run a model which can be replayed module by module: they have `subject(context)`.
+REPLAYABLE = ("forward", "bp_align")
+
+
 class Step(Protocol):
     def record(self, context: Context) -> None: ...
+    def subject(self, context: Context) -> Subject: ...
 
 
 def load(name: str) -> Step:

@@ -1,0 +1,1 @@
+"""Where two models part: which module's own code, and which source line."""

@@ -1,0 +1,131 @@
+"""From a replay to the modules whose own code is wrong, forwards and backwards."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from align.compare.statistics import compare
+from align.locate.divergence import Divergence, Where
+from align.record.replay import LOSS
+from align.record.store import Store
+
+# On the reference's own inputs one module of a correct port is off by a few float64 ulp (worst of PiT: 8e-16); this is
+# 12 bits above an ulp, and far below the least bug known (a constant rounded to seven digits: 6.8e-8).
+LIMIT = 2.0**-40
+
+# A gradient this much smaller than the module's others is rounding of a sum that is zero (the key bias of attention).
+NEGLIGIBLE = 2.0**-30
+
+NAME = re.compile(r"(?P<label>.+?)/(?P<what>in|out)(?P<path>(/[^/]+)*?)(?P<grad>/grad)?$")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One tensor of a replay that is not the reference's: the call whose own code made it, and what it is."""
+
+    owner: str
+    what: str
+    error: float
+    backward: bool
+    near: str | None = None  # the child call at which it showed
+
+
+def locate(step: str, reference: Store, port: Store, places: Mapping[str, Mapping[str, Any]]) -> list[Divergence]:
+    """Every call whose own code is wrong, in the order in which the port ran them; `places` are by side and call."""
+    findings: dict[str, list[Finding]] = {}
+    for finding in _findings(reference, port, places["paddle"]):
+        findings.setdefault(finding.owner, []).append(finding)
+    answer = []
+    for owner in [*places["paddle"], LOSS]:
+        if owner in findings:
+            # What a module does wrong forwards makes its gradients wrong too: those tell nothing more.
+            own = [f for f in findings[owner] if not f.backward] or findings[owner]
+            answer.append(_divergence(step, owner, own[0], places))
+    return answer
+
+
+def _findings(reference: Store, port: Store, calls: Mapping[str, Any]) -> Iterator[Finding]:
+    for name in reference:
+        if name.startswith("grad/"):
+            continue
+        match = NAME.match(name)
+        assert match, name
+        label, what, gradient = match["label"], match["what"], bool(match["grad"])
+        parent = calls[label]["parent"] if label in calls else ""
+        if name not in port:
+            if gradient and label in calls:
+                # The gradient of an output is made by the parent's code, that of an input by the module's own.
+                owner = label if what == "in" else parent or LOSS
+                yield Finding(owner, f"no gradient reaches {what}put of {label}", 1.0, True, label)
+            continue
+        error = _error(port[name], reference[name], 0.0)
+        arrives = what == "in" and not gradient
+        if error > LIMIT:
+            if label == LOSS:
+                yield Finding(LOSS, "the loss of the reference's outputs", error, False)
+            elif gradient:
+                owner = label if what == "in" else parent or LOSS
+                yield Finding(owner, f"the gradient at the {what}put of {label}", error, True, label)
+            elif arrives:
+                if parent:
+                    yield Finding(parent, f"what it hands to {label}", error, False, label)
+            else:
+                yield Finding(label, "its output", error, False)
+        elif arrives and parent and f"{name}/grad" in reference and not (port.entries[name].facts or {}).get("history"):
+            yield Finding(
+                parent, f"no gradient can flow back from the input of {label}: it is detached", 1.0, True, label
+            )
+    yield from _parameters(reference, port, calls)
+
+
+def _parameters(reference: Store, port: Store, calls: Mapping[str, Any]) -> Iterator[Finding]:
+    scales: dict[str, float] = {}
+    names = {name.removeprefix("grad/") for name in (*reference, *port) if name.startswith("grad/")}
+    for name in names:
+        owner = name.rpartition(".")[0] or "(model)"
+        key = f"grad/{name}"
+        if key in reference:
+            scales[owner] = max(scales.get(owner, 0.0), _rms(reference[key]))
+    for name in sorted(names):
+        owner, key = name.rpartition(".")[0] or "(model)", f"grad/{name}"
+        if key not in port:
+            yield Finding(owner, f"parameter {name} gets no gradient", 1.0, True)
+        elif key not in reference:
+            yield Finding(owner, f"parameter {name} gets a gradient, in the reference it has none", 1.0, True)
+        else:
+            error = _error(port[key], reference[key], NEGLIGIBLE * scales.get(owner, 0.0))
+            if error > LIMIT:
+                yield Finding(owner, f"the gradient of parameter {name}", error, True)
+
+
+def _rms(array: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if array.size else 0.0
+
+
+def _error(port: np.ndarray, reference: np.ndarray, floor: float) -> float:
+    """Relative Frobenius error; infinite for another shape; 0 where both are negligible beside `floor` (an rms)."""
+    if port.shape != reference.shape:
+        return float("inf")
+    difference = compare(port, reference)
+    if not difference.nonfinite_equal:
+        return float("inf")
+    if difference.reference_rms < floor and difference.candidate_rms < floor:
+        return 0.0
+    return difference.rel
+
+
+def _divergence(step: str, owner: str, finding: Finding, places: Mapping[str, Mapping[str, Any]]) -> Divergence:
+    where = {side: _where(places[side], owner, finding.near) for side in ("paddle", "torch")}
+    return Divergence(step, owner, finding.what, finding.error, where["paddle"], where["torch"])
+
+
+def _where(calls: Mapping[str, Any], owner: str, near: str | None) -> Where | None:
+    """The line of the call at which the error shows; without one, the call of the module itself."""
+    call = calls.get(near or owner) or calls.get(owner)
+    if not call or not call["call"]:
+        return None
+    own = calls.get(owner) or call
+    return Where(**call["call"], built=own["built"])
