@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -109,6 +109,8 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._stack.close()
+        # What failed is of no use to anyone, and on a full disk it would leave no room for the next run.
+        manifest.sweep(self.options.folder)
 
     def process(self, side: str) -> SideProcess:
         """The side's process, started when first asked for."""
@@ -119,6 +121,7 @@ class Recorder:
     def run(self) -> dict[tuple[str, str], Recording]:
         """Record; the answer is every recording by (side, dtype)."""
         options = self.options
+        manifest.sweep(options.folder)
         # Both import their framework at the same time, and a GPU that is not there is told at once.
         with ThreadPoolExecutor(len(options.sides)) as pool:
             list(pool.map(lambda process: process.request("environment"), map(self.process, options.sides)))
@@ -251,12 +254,11 @@ class Recorder:
         for path in self.options.folder.glob("plan-*"):
             if path != plan.folder and not _still_used(path, self.options.folder):
                 manifest.remove(path)
-        for path in self.options.folder.glob(".partial-weights-*"):
-            manifest.remove(path)
 
 
 def _still_used(plan: Path, folder: Path) -> bool:
-    return any(
-        Recording(p.parent).manifest.plan == plan.name.removeprefix("plan-")
-        for p in folder.glob(f"*/{manifest.MANIFEST}")
-    )
+    for path in folder.glob(f"*/{manifest.MANIFEST}"):
+        with suppress(UsageError):  # a damaged recording is no reason for a good one to fail
+            if Recording(path.parent).manifest.plan == plan.name.removeprefix("plan-"):
+                return True
+    return False

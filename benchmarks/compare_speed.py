@@ -14,7 +14,6 @@ the ratios of neighbours in time, so that a busy machine harms it little. Exit c
 
 import argparse
 import json
-import mmap
 import os
 import statistics
 import subprocess
@@ -26,13 +25,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from blake3 import blake3
 
 from align.compare.statistics import compare
+from align.record.hashing import file_hash
 from align.record.store import Store, StoreWriter
 
 ELEMENTS = 1 << 22  # of one tensor: 16 MB
-STRETCH = 1 << 24  # bytes hashed at a time
 SIDES = ("port", "reference")
 # From the issue that this answers: twice reprod_log's throughput, a third of numpy's reading speed, 256 MB, a minute.
 TARGETS = {"recordings": 2.0, "statistics": 1 / 3, "memory_mb": 256.0, "small_s": 60.0}
@@ -57,17 +55,6 @@ def write(folder, gigabytes, classic):
         if classic:
             np.save(folder / f"{side}.npy", kept)
     return count * 4 * ELEMENTS
-
-
-def file_hash(path):
-    """BLAKE3 of a mapped file on all processors; pages are let go, or the process would grow by the file's size."""
-    digest = blake3(max_threads=blake3.AUTO)
-    with path.open("rb") as file:
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        for start in range(0, len(mapping), STRETCH):
-            digest.update(memoryview(mapping)[start : start + STRETCH])
-            mapping.madvise(mmap.MADV_DONTNEED)
-    return digest.hexdigest()
 
 
 def check_and_compare(folder):

@@ -1,8 +1,8 @@
-"""How far apart are correct and wrong ports? `python benchmarks/separation.py`, on a CPU; it can be stopped and resumed.
+"""How far apart are correct and wrong ports? `python benchmarks/separation.py`, on a CPU; can be stopped and resumed.
 
     clean   pairs without a bug: several cases, seeds and threads, each run judged as `align run` does
     bugs    the mutants of separation_bugs.yaml in `pit_probe`, each against one reference
-    draw    separation.json and docs/img/separation.svg from what was measured (needs matplotlib: `pip install .[bench]`)
+    draw    separation.json and docs/img/separation.svg from what was measured (needs the extra `bench`)
 
 The number of a run is its worst ratio: error in units of the reference's noise, in float64 (meaning), over all rows; of
 a bug, over the rows of the step that was blamed. Exit code 1 if a clean run is not aligned or a bug is.
@@ -20,16 +20,16 @@ from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from align.cases import find
 from align.compare.judge import FACTOR
 from align.mutate.patch import read_catalogue
-from align.mutate.runner import Runner, clean_run, worst_rows
+from align.mutate.runner import Runner, Worst, clean_run, worst_rows
 from align.pipeline import Options, launch
 from align.steps import AVAILABLE
 
+ROOT = Path(__file__).resolve().parent.parent
 BUGS = ROOT / "benchmarks" / "separation_bugs.yaml"
 NUMBERS = ROOT / "benchmarks" / "separation.json"
 FIGURE = ROOT / "docs" / "img" / "separation.svg"
@@ -117,9 +117,9 @@ def measure_bugs(work: Path, until: float, only: str | None) -> None:
         print(f"{mutant.id}: {outcome.verdict} in {outcome.blamed_step}, {told}", flush=True)
 
 
-def significant(value: float) -> float | str:
-    """Three digits; JSON has no infinity."""
-    return "inf" if math.isinf(value) else float(f"{value:.3g}")
+def significant(value: float) -> float:
+    """Three digits."""
+    return float(f"{value:.3g}")
 
 
 def summary(work: Path) -> dict:
@@ -143,14 +143,15 @@ def _clean_row(row: dict) -> dict:
 
 
 def _bug_row(row: dict) -> dict:
-    worst = row["worst"].get(row["blamed_step"], {"ratio": 0.0, "row": "", "exact": False})
     told = {name: row[name] for name in ("id", "step", "blamed_step", "verdict", "seconds", "error")}
-    return told | {"ratio": significant(worst["ratio"]), "row": worst["row"], "exact": worst["exact"]}
+    worst = row["worst"].get(row["blamed_step"], asdict(Worst()))
+    return told | {**worst, "ratio": significant(worst["ratio"])}
 
 
 def _totals(clean: list[dict], bugs: list[dict]) -> dict:
     greatest = max((_clean_row(row)["meaning"][0] for row in clean), default=0.0)
-    ratios = [float(_bug_row(row)["ratio"]) for row in bugs]
+    rounding = [row["ratio"] for row in map(_bug_row, bugs) if not row["exact"] and row["ratio"]]
+    least = min(rounding, default=0.0)
     return {
         "clean_runs": len(clean),
         "clean_rows": sum(row["rows"] for row in clean),
@@ -160,8 +161,8 @@ def _totals(clean: list[dict], bugs: list[dict]) -> dict:
         "bugs": len(bugs),
         "bugs_missed": sum(row["verdict"] in ("aligned", None) for row in bugs),
         "bugs_right_step": sum(row["blamed_step"] == row["step"] for row in bugs),
-        "bug_least": significant(min(ratios, default=0.0)),
-        "orders_of_magnitude_between": round(math.log10(min(ratios) / greatest), 1) if bugs and greatest else None,
+        "bug_least": least,  # where float64 judges; bytes and counts (`exact`) are equal or not
+        "orders_of_magnitude_between": round(math.log10(least / greatest), 1) if least and greatest else None,
     }
 
 

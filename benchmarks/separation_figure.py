@@ -1,21 +1,21 @@
 """The figure of separation.py: clean runs and known bugs on one axis, error in units of the reference's noise."""
 
-import math
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("svg")
-matplotlib.rcParams |= {"svg.hashsalt": "separation", "svg.fonttype": "none", "font.size": 9}
 
 from matplotlib import pyplot
 
+STYLE = {"svg.hashsalt": "separation", "svg.fonttype": "none", "font.size": 9}
 CLEAN, BUG = "#2a7f62", "#b23a48"
-LEFT, RIGHT = 0.3, 1e19  # infinite ratios (a tensor that is missing) are drawn at the right edge
+LEFT, RIGHT = 0.3, 1e19
 
 
 def draw(numbers: dict, path: Path) -> None:
     """Above, clean runs counted by their worst ratio; below, a dot a bug, in a line for each step."""
+    pyplot.rcParams.update(STYLE)
     figure, (above, below) = pyplot.subplots(
         2, 1, sharex=True, figsize=(9, 5), height_ratios=(1, 2), layout="constrained"
     )
@@ -47,16 +47,12 @@ def _clean(axes, numbers: dict) -> None:
 def _bugs(axes, bugs: list[dict]) -> None:
     steps = list(dict.fromkeys(bug["step"] for bug in bugs))
     for bug in bugs:
-        ratio, line = float(bug["ratio"]), steps.index(bug["step"])
-        if math.isinf(ratio):
-            axes.plot(RIGHT / 4, line, ">", color=BUG)
-        else:
-            axes.plot(max(ratio, LEFT), line, "o", color=BUG, fillstyle="none" if bug["exact"] else "full")
+        line = steps.index(bug["step"])
+        axes.plot(max(bug["ratio"], LEFT), line, "o", color=BUG, fillstyle="none" if bug["exact"] else "full")
     axes.set_yticks(range(len(steps)), steps)
     axes.set_ylim(len(steps) - 0.5, -0.5)
     axes.set_title(
-        f"{len(bugs)} known bugs, worst row of the blamed step "
-        "(open: compared exactly, unit one ulp or one count; arrow: no value to compare)",
+        f"{len(bugs)} known bugs, worst row of the blamed step (open: what must be equal, in ulp or counts)",
         loc="left",
         color=BUG,
         fontsize=9,

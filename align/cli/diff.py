@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from align.cli import gate
 from align.compare import bare, waivers
@@ -89,7 +90,7 @@ def _pick(found: list[Recording], side: str, folder: Path) -> tuple[Recording, R
 def _files(args: argparse.Namespace) -> int:
     if args.second is None:
         raise UsageError(f"{args.first}: a file is compared with a second one: align diff A.npy B.npy")
-    result = bare.compare_dictionaries(read_dictionary(args.second), read_dictionary(args.first), args.fixed)
+    result = bare.compare_dictionaries(_arrays(args.second), _arrays(args.first), args.fixed)
     rows = [
         {
             "name": row.name,
@@ -106,11 +107,24 @@ def _files(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"schema": "align-files/1", "verdict": result.verdict, "rows": rows}, indent=1))
     else:
-        for row in rows:
-            facts = "" if row["max_abs"] is None else f" max {row['max_abs']:.3g} rel {row['rel']:.3g} [{row['rule']}]"
-            print(f"{row['verdict']:<10} {row['name']}{facts} {row['reason']}".rstrip())
-        bad = sum(row["verdict"] != "aligned" for row in rows)
+        for row in result.rows:
+            facts = f"{row.verdict:<10} {row.name}"
+            if row.difference:
+                facts += f" max {row.difference.max_abs:.3g} rel {row.difference.rel:.3g}"
+            if row.limits:
+                facts += f" [{row.limits.rule}]"
+            print(f"{facts} {row.reason}".rstrip())
+        bad = sum(row.verdict != "aligned" for row in result.rows)
         print(f"{result.verdict}: {len(rows)} rows, {bad} bad (reference: {args.first})", file=sys.stdout)
     if result.verdict == "empty":
         raise NothingCompared(f"{args.first} and {args.second} have no element in common to compare")
     return 0 if result.verdict == "aligned" else 1
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    """Path -> array of everything in a file; UsageError names the file if it holds what cannot be compared."""
+    content = read_dictionary(path)
+    try:
+        return dict(bare.flatten(content))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None

@@ -18,6 +18,7 @@ from align.record.lock import exclusive
 from align.record.manifest import Recording
 from align.report import classic, console
 from align.report import json as json_report
+from align.report.staged import staged
 from align.sides import DTYPES, SIDES
 
 
@@ -55,7 +56,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.side == "torch":
         return record_only(args)
     options, exceptions = _options(args), waivers.read(args.waivers, args.deviations)
-    with exclusive(options.out):
+    with exclusive(options.out), staged(options.out) as reports:
         with Recorder(options, lambda *_: None) as recorder:
             recordings = _record(recorder, args)
             runs = _runs(options, recordings)
@@ -63,12 +64,12 @@ def execute(args: argparse.Namespace) -> int:
             if not result and options.sides == SIDES and options.dtype != TWIN:
                 result = replace(result, divergences=tuple(divergences(recorder, result)))
             for step in result.steps:
-                classic.write(recorder, step, {"torch": runs.reference, "paddle": runs.port}, options.out)
+                classic.write(recorder, step, {"torch": runs.reference, "paddle": runs.port}, reports)
         if args.keep == "summary":
             shown = result.around_first_difference()
             for recording in runs.all:
                 recording.thin(shown)
-        json_report.write(result, options.out)
+        json_report.write(result, reports)
     if args.json:
         print((options.out / "verdict.json").read_text(), end="")
     else:

@@ -70,35 +70,46 @@ def judge_step(step: str, sources: Sources, fixed: float | None = None) -> list[
     reference = sources.reference.entries if sources.reference else {}
     port = sources.port.entries if sources.port else {}
     names = [*reference, *(name for name in port if name not in reference)]
-    names = [name for name in names if not (_alias(reference.get(name)) and _alias(port.get(name)))]
+    names = [name for name in names if not _judged_elsewhere(reference.get(name), port.get(name))]
     measured = _measure(sources, names)
     rows = [_row(step, name, reference.get(name), port.get(name), sources, measured.get(name)) for name in names]
-    return rows if fixed is None else [_by_fixed_rule(row, fixed) for row in rows]
+    return rows if fixed is None else [_by_fixed_rule(row, sources, fixed) for row in rows]
 
 
-def with_formula(row: Row, sources: Sources, formula: Callable[[np.ndarray], np.ndarray]) -> Row:
+def with_formula(
+    row: Row, sources: Sources, formula: Callable[[np.ndarray], np.ndarray], fixed: float | None = None
+) -> Row:
     """The row as it would be judged with the port's tensor put through `formula`."""
     assert sources.port
     assert sources.reference
     twin = _Corrected(sources.port_twin, row.name, formula) if sources.port_twin else None
     changed = replace(sources, port=_Corrected(sources.port, row.name, formula), port_twin=twin)
     entries = sources.reference.entries.get(row.name), sources.port.entries.get(row.name)
-    return _row(row.step, row.name, *entries, changed, _measure(sources, list(sources.reference.entries)).get(row.name))
+    measured = _measure(sources, list(sources.reference.entries)).get(row.name)
+    again = _row(row.step, row.name, *entries, changed, measured)
+    return again if fixed is None else _by_fixed_rule(again, changed, fixed)
 
 
-def _by_fixed_rule(row: Row, tolerance: float) -> Row:
-    """reprod_log's rule behind the strict checks: what failed those, or lacks values, stays as it is."""
+def _by_fixed_rule(row: Row, sources: Sources, tolerance: float) -> Row:
+    """reprod_log's rule behind the strict checks: what failed those, or lacks values, stays as it is.
+
+    A row in which an answer of zeros, or its rolled copy, would pass this rule too is `insensitive` here as well.
+    """
     found = row.difference
     if found is None or not found.nonfinite_equal or row.dtype not in FORMATS:
         return row
     if found.mean_abs <= tolerance:
-        return replace(row, verdict="aligned", reason="")
+        assert sources.reference
+        row, truth = replace(row, verdict="aligned", reason=""), sources.reference[row.name]
+        return _sensitive(row, found, truth, lambda rolled: rolled.mean_abs <= tolerance, tolerance)
     reason = f"fixed rule: mean absolute difference {found.mean_abs:.3g} exceeds {tolerance:.3g}"
     return replace(row, verdict="misaligned", reason=reason)
 
 
-def _alias(entry: Entry | None) -> bool:
-    return entry is None or bool(entry.facts and "same_as" in entry.facts)
+def _judged_elsewhere(*entries: Entry | None) -> bool:
+    """Whether each side that has the tensor recorded it as a second name of one other; of different ones is a row."""
+    origins = {entry.facts.get("same_as") if entry.facts else None for entry in entries if entry}
+    return len(origins) == 1 and None not in origins
 
 
 def _measure(sources: Sources, names: list[str]) -> dict[str, Measured]:
@@ -155,7 +166,8 @@ def _judged_exactly(row: Row, difference: Difference, reference: np.ndarray) -> 
     meaning = Judgement(difference.max_abs, unit, 0.0, "maximum")
     verdict = "aligned" if difference.equal else "misaligned"
     reason = "" if difference.equal else f"must be equal: {_greatest(difference)}"
-    return _sensitive(replace(row, verdict=verdict, reason=reason, meaning=meaning), reference, 0.0)
+    row = replace(row, verdict=verdict, reason=reason, meaning=meaning)
+    return _sensitive(row, difference, reference, lambda rolled: rolled.equal)
 
 
 def _judged_by_twin(row: Row, sources: Sources, measured: Measured) -> Row:
@@ -189,7 +201,9 @@ def _judged_by_twin(row: Row, sources: Sources, measured: Measured) -> Row:
         noise=measured.working,
         allowance=allowed.maximum + measured.working.maximum,  # both sides may be off, to opposite sides
     )
-    return _sensitive(row, truth, FACTOR * measured.twin.rms)
+    return _sensitive(
+        row, between, truth, lambda rolled: judge(rolled, measured.twin, measured.twin.times(FACTOR)).holds
+    )
 
 
 def _greatest(difference: Difference) -> str:
@@ -202,15 +216,18 @@ def _greatest(difference: Difference) -> str:
     )
 
 
-def _sensitive(row: Row, truth: np.ndarray, limit: float) -> Row:
-    """`insensitive` where a wrong answer would pass too: the truth is zero, or its rolled copy is within the limit."""
+def _sensitive(
+    row: Row, found: Difference, truth: np.ndarray, passes: Callable[[Difference], bool], zero: float = 0.0
+) -> Row:
+    """`insensitive` where a wrong answer would pass too: the truth is at most `zero`, or its rolled copy passes."""
     if row.verdict != "aligned":
         return row
-    if truth.size == 0 or not np.any(truth):
-        return replace(
-            row, verdict="insensitive", reason="the truth is empty" if truth.size == 0 else "the truth is zero"
-        )
+    if found.pairs == 0:
+        reason = "no element is finite" if found.size else "the truth is empty"
+        return replace(row, verdict="insensitive", reason=reason)
+    if found.reference_max <= zero:
+        return replace(row, verdict="insensitive", reason="zeros would pass too" if zero else "the truth is zero")
     rolled = self_roll_difference(truth)
-    if rolled is not None and rolled.rms <= limit:
+    if rolled is not None and passes(rolled):
         return replace(row, verdict="insensitive", reason="its rolled copy would pass too")
     return row

@@ -10,6 +10,7 @@ from align.compare.waivers import Exceptions
 from align.errors import Incomparable
 from align.record.manifest import Recording
 from align.record.store import Store
+from align.steps import EXACT
 
 RAISED = "(raised)"  # the name of the row that stands for an exception
 
@@ -54,7 +55,7 @@ def compare_runs(runs: Runs, exceptions: Exceptions, fixed: float | None = None)
     case = runs.reference.manifest.case
     for step in sorted(recorded, key=STEPS.index):
         sources = _sources(runs, step)
-        rows = [exceptions.noted(case, row, sources) for row in judge_step(step, sources, fixed)]
+        rows = [exceptions.noted(case, row, sources, fixed) for row in judge_step(step, sources, fixed)]
         rows = _with_failure(step, rows, runs)
         seconds = sum(run.manifest.steps.get(step, 0.0) for run in runs.all)
         steps.append(StepVerdict(step, tuple(exceptions.applied(case, step, rows)), round(seconds, 3)))
@@ -75,6 +76,8 @@ def _sources(runs: Runs, step: str) -> Sources:
     def store(run: Recording | None) -> Store | None:
         return run.step(step) if run and step in run.manifest.steps else None
 
-    twins = store(runs.reference_twin), store(runs.port_twin)
+    pair, twins = (store(runs.reference), store(runs.port)), (store(runs.reference_twin), store(runs.port_twin))
     noise, working = runs.reference.noise(step), runs.reference.manifest.dtype
-    return Sources(store(runs.reference), store(runs.port), *twins, noise, working)
+    if working == "float64" and step not in EXACT:
+        twins = pair  # it is its own truth, and the perturbed runs tell its noise
+    return Sources(*pair, *twins, noise, working)

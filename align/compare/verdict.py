@@ -101,7 +101,7 @@ def unseen(rows: Iterable[Row]) -> tuple[str, ...]:
     """
     seen: dict[str, bool] = {}
     for row in rows:
-        if row.kind not in SUBJECTS or row.name.startswith("activation"):
+        if row.kind not in SUBJECTS or row.name.startswith(("activation/", "activation_grad/")):
             continue
         name = row.name
         for prefix in ("grad/", "param/"):
@@ -118,7 +118,7 @@ def coverage(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
     for row in rows:
         counts = table.setdefault(row.kind, {"compared": 0, "total": 0, "waived": 0, "insensitive": 0})
         counts["total"] += 1
-        counts["compared"] += row.verdict != "missing"
+        counts["compared"] += row.difference is not None
         counts["waived"] += row.waived is not None
         counts["insensitive"] += row.verdict == "insensitive"
     return table

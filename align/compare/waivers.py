@@ -19,6 +19,7 @@ from align.errors import UsageError
 
 WAIVER = ("case", "step", "row", "reason", "expires")
 DEVIATION = ("case", "step", "row", "reason", "formula", "proof")
+LONGEST = 200  # characters of a formula: it is parsed and worked out by recursion
 
 OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -60,13 +61,13 @@ class Exceptions:
         """The rows, with what a waiver in force covers marked `waived`."""
         return [self._waived(case, step, row) for row in rows]
 
-    def noted(self, case: str, row: Row, sources: Sources) -> Row:
+    def noted(self, case: str, row: Row, sources: Sources, fixed: float | None = None) -> Row:
         """A bad row that a deviation's formula brings back to noise becomes `noted`; others stay as they are."""
         if row.verdict != "misaligned" or row.difference is None:
             return row
         for deviation in self.deviations:
             if deviation.matches(case, row.step, row.name):
-                again = with_formula(row, sources, partial(corrected, deviation.fields))
+                again = with_formula(row, sources, partial(corrected, deviation.fields), fixed)
                 if not again.bad:
                     deviation.used += 1
                     return replace(again, verdict="noted", reason=deviation.fields["reason"])
@@ -115,11 +116,13 @@ def _entries(path: Path | None, table: str, required: tuple[str, ...]) -> list[E
         raise UsageError(f"{path}: expected only [[{table}]] tables, found {', '.join(content) or table}")
     for number, fields in enumerate(entries, 1):
         where = f"{path}: {table} {number}"
+        if not isinstance(fields, dict):
+            raise UsageError(f"{where}: expected a [[{table}]] table, found {fields!r}")
         if missing := [name for name in required if name not in fields]:
             raise UsageError(f"{where}: lacks {', '.join(missing)}")
         for name in required:
             expected = datetime.date if name == "expires" else str
-            if not isinstance(fields[name], expected):
+            if type(fields[name]) is not expected:  # a time of day is a date too, but none that compares with one
                 raise UsageError(f"{where}: {name} must be a {expected.__name__}, not {fields[name]!r}")
         if table == "deviation":
             corrected(fields, np.ones(1))  # a formula that cannot be read is told now, not in the middle of a run
@@ -128,6 +131,8 @@ def _entries(path: Path | None, table: str, required: tuple[str, ...]) -> list[E
 
 def corrected(fields: Mapping[str, Any], port: np.ndarray) -> np.ndarray:
     """What the reference would hold, by the deviation's formula: arithmetic on `port` and the entry's own numbers."""
+
+    formula = fields["formula"]
 
     def value(node: ast.expr) -> Any:
         if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
@@ -138,10 +143,16 @@ def corrected(fields: Mapping[str, Any], port: np.ndarray) -> np.ndarray:
             return port
         if isinstance(node, ast.Name) and isinstance(fields.get(node.id), (int, float)):
             return fields[node.id]
-        raise UsageError(f"deviation formula {fields['formula']!r}: only + - * /, numbers, `port` and own numbers")
+        raise UsageError(f"deviation formula {formula!r}: only + - * /, numbers, `port` and own numbers")
 
+    if len(formula) > LONGEST:
+        raise UsageError(f"deviation formula {formula[:40]!r}...: longer than {LONGEST} characters")
     try:
-        tree = ast.parse(fields["formula"], mode="eval")
-    except SyntaxError:
-        raise UsageError(f"deviation formula {fields['formula']!r}: not an arithmetic expression") from None
-    return np.asarray(value(tree.body))
+        result = np.asarray(value(ast.parse(formula.strip(), mode="eval").body))
+    except (SyntaxError, ValueError):
+        raise UsageError(f"deviation formula {formula!r}: not an arithmetic expression") from None
+    except ArithmeticError as error:
+        raise UsageError(f"deviation formula {formula!r}: {error}") from None
+    if result.shape != port.shape:
+        raise UsageError(f"deviation formula {formula!r}: does not depend on `port`")
+    return result

@@ -108,13 +108,17 @@ def changed_text(mutant: Mutant, text: str) -> str:
     occurs = text.count(mutant.find)
     if occurs == 0 or mutant.count not in ("all", occurs):
         raise UsageError(
-            f"mutant {mutant.id}: {mutant.file} holds the text to find {occurs} times, not {mutant.count}: {mutant.find!r}"
+            f"mutant {mutant.id}: {mutant.file} holds the text to find {occurs} times, not {mutant.count}: "
+            f"{mutant.find!r}"
         )
     return text.replace(mutant.find, mutant.replace)
 
 
 def patch(mutant: Mutant, tree: Path, root: Path) -> Patched:
-    """Copy the port's package from `tree` into `root`, without bytecode, and put the bug in. UsageError if it cannot."""
+    """Copy the port's package from `tree` into `root`, without bytecode, and put the bug in.
+
+    UsageError if the file is not there or the text is not in it as often as the mutant says.
+    """
     source = tree / mutant.file
     try:
         text = changed_text(mutant, source.read_bytes().decode("utf-8"))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import shutil
 import tempfile
 import time
@@ -28,14 +27,15 @@ Recordings = Mapping[tuple[str, str], Recording]
 class Worst:
     """The row of a step that is furthest from the truth. `ratio` is in units of noise.
 
-    It is infinite for a row that has no value to compare: missing, of another shape, or with a NaN of its own. Where
-    nothing rounds (`exact`), the unit is one ulp, or 1 for integers.
+    Where nothing rounds (`exact`), the unit is one ulp, or 1 for integers. `unjudged` counts the bad rows without a
+    ratio: missing, of another shape, or with a NaN of their own.
     """
 
-    ratio: float
+    ratio: float = 0.0
     row: str = ""
     measure: str = ""
     exact: bool = False
+    unjudged: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,12 @@ def worst_rows(verdict: Verdict, of: Literal["meaning", "precision"] = "meaning"
 
 
 def _worst(step: StepVerdict, of: str) -> Worst:
-    found = Worst(0.0)
+    found = Worst()
     for row in step.rows:
         judgement = getattr(row, of)
-        if judgement is None:
-            worst = Worst(math.inf if row.bad and row.meaning is None else 0.0, row.name)
-        else:
-            worst = Worst(judgement.ratio, row.name, judgement.measure, exact=judgement.limit == 0)
-        found = max(found, worst, key=lambda worst: worst.ratio)
-    return found
+        if judgement is not None and judgement.ratio > found.ratio:
+            found = Worst(judgement.ratio, row.name, judgement.measure, exact=judgement.limit == 0)
+    return replace(found, unjudged=sum(row.bad and row.meaning is None for row in step.rows))
 
 
 class Runner:

@@ -13,12 +13,15 @@ from align.errors import EnvironmentFault, UsageError
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the lock goes with the process, however it ends.
 
-    Raises EnvironmentFault naming the process that holds it, UsageError if the folder cannot be made or written.
+    Raises EnvironmentFault naming the process that holds it, or if the disk is full, and UsageError if the folder
+    cannot be made or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+")
     except OSError as error:
+        if fault := EnvironmentFault.of_full_disk(error, folder):
+            raise fault from None
         raise UsageError(f"--out {folder}: cannot write there: {error.strerror}; name another folder") from None
     with file:
         try:

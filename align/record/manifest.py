@@ -1,22 +1,27 @@
 """A recording is a folder made aside, hashed, and renamed when whole; its manifest says what it was made from."""
 
 import json
+import math
 import os
 import secrets
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_origin
 
 from blake3 import blake3
 
+from align.case import STEPS
 from align.errors import UsageError
-from align.record.store import Store, thin
+from align.record.hashing import file_hash
+from align.record.store import Store, store_files, thin
 
 SCHEMA = "recording/1"
 MANIFEST = "manifest.json"
 NOISE = ".noise.json"  # after a step's name: the reference's errors in its perturbed runs
+PARTIAL = ".partial-"  # before the name of a folder that is being made or removed
 
 
 @dataclass
@@ -36,6 +41,16 @@ class Manifest:
     code: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for own in fields(self):
+            kind = get_origin(own.type) or own.type
+            if not isinstance(getattr(self, own.name), cast(type, kind)):
+                raise TypeError(f"{own.name} is no {cast(type, kind).__name__}")
+        if self.schema != SCHEMA:
+            raise ValueError(f"written as {self.schema!r}, this version reads {SCHEMA!r}")
+        if unknown := self.steps.keys() - set(STEPS):
+            raise ValueError(f"unknown step {min(unknown)!r}")
+
 
 class Recording:
     """A whole recording, opened for reading: `recording.step("forward")` is its store of tensors."""
@@ -44,11 +59,15 @@ class Recording:
         self.folder = folder
         path = folder / MANIFEST
         try:
-            self.manifest = Manifest(**json.loads(path.read_text()))
+            told = json.loads(path.read_text())
+            expected = told["files"].pop(MANIFEST, None)
+            self.manifest = Manifest(**told)
         except FileNotFoundError:
             raise UsageError(f"{folder}: not a recording (no {MANIFEST}); record it with `align run`") from None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UsageError(f"{path}: unreadable manifest ({error}); record again") from None
+        if expected != _digest(told):
+            raise UsageError(f"{path}: its content does not have its hash; it is damaged or was changed; record again")
 
     def step(self, name: str) -> Store:
         return Store(self.folder, name)
@@ -56,15 +75,28 @@ class Recording:
     def noise(self, step: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
         """By row and dtype, the (rms, maximum) error of every perturbed run of a step; empty where none was made."""
         path = self.folder / f"{step}{NOISE}"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        try:
+            return {
+                name: {dtype: [_errors(*pair) for pair in pairs] for dtype, pairs in errors.items()}
+                for name, errors in json.loads(path.read_text()).items()
+            }
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise UsageError(f"{path}: unreadable noise ({error}); record again") from None
 
     def verify(self) -> None:
-        """Raise UsageError unless every file named in the manifest is there with the bytes it was written with."""
-        for name, expected in self.manifest.files.items():
+        """Raise UsageError unless every file of the recording is there with the bytes it was written with."""
+        files = self.manifest.files
+        for step in self.manifest.steps:
+            for name in store_files(step):
+                if name not in files:
+                    raise UsageError(f"{self.folder / MANIFEST}: has no hash of {name}; record again")
+        for name, expected in files.items():
             path = self.folder / Path(name).name
             if not path.is_file():
                 raise UsageError(f"{path}: missing from its recording; record again")
-            if blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() != expected:
+            if file_hash(path) != expected:
                 raise UsageError(f"{path}: its hash is not the one in {MANIFEST}; it is damaged or was changed")
 
     def thin(self, keep: Mapping[str, Collection[str]]) -> None:
@@ -82,28 +114,44 @@ class Recording:
 
 def start(parent: Path, name: str) -> Path:
     """A fresh folder for a recording in the making, beside its final place so that the rename cannot cross devices."""
-    folder = parent / f".partial-{name}-{secrets.token_hex(4)}"
+    folder = parent / f"{PARTIAL}{name}-{secrets.token_hex(4)}"
     folder.mkdir(parents=True)
     return folder
 
 
 def finish(folder: Path, manifest: Manifest) -> Path:
-    """Write the manifest and rename the folder to its final name; the answer is the new path."""
-    write_json(folder / MANIFEST, asdict(manifest))
-    final = folder.with_name(folder.name.removeprefix(".partial-"))
+    """Write the manifest, with a hash of its own, and rename the folder to its final name; the answer is the new path.
+
+    Not before this is it a recording: whatever a killed run leaves has a name that no reader looks at.
+    """
+    told = asdict(manifest)
+    told["files"][MANIFEST] = _digest(told)
+    write_json(folder / MANIFEST, told)
+    final = folder.with_name(folder.name.removeprefix(PARTIAL))
     folder.rename(final)
     return final
 
 
 def prune(parent: Path, keep: set[Path], prefix: str) -> None:
-    """Remove older recordings of the same run, and what a killed run left behind."""
+    """Remove older recordings of the same run."""
     for folder in parent.iterdir() if parent.is_dir() else ():
-        stem = folder.name.removeprefix(".partial-").rpartition("-")[0]
-        if stem == prefix and folder not in keep:
+        if folder.name.rpartition("-")[0] == prefix and folder not in keep:
             remove(folder)
 
 
+def sweep(parent: Path) -> None:
+    """Remove what runs that were killed or failed left behind; only for whoever holds the folder."""
+    for folder in parent.glob(f"{PARTIAL}*"):
+        remove(folder)
+
+
 def remove(folder: Path) -> None:
+    """Remove a folder, hidden first: killed half-way, it must not be taken for a whole recording."""
+    if not folder.name.startswith(PARTIAL):
+        hidden = folder.with_name(PARTIAL + folder.name)
+        with suppress(OSError):
+            folder.rename(hidden)
+            folder = hidden
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -114,8 +162,21 @@ def latest(parent: Path, prefix: str) -> Path | None:
     return max(found, key=lambda p: (p / MANIFEST).stat().st_mtime, default=None)
 
 
+def _digest(told: Mapping[str, Any]) -> str:
+    return blake3(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _errors(rms: float, maximum: float) -> tuple[float, float]:
+    if not (0 <= rms < math.inf and 0 <= maximum < math.inf):
+        raise ValueError(f"an error of {rms}, {maximum}")
+    return rms, maximum
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace a JSON file in one move, so that a reader never sees half of it."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-    aside.replace(path)
+    try:
+        aside.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Protocol
@@ -34,47 +35,53 @@ def observe(
     since becomes an alias. `only` are patterns of module names. The hooks are removed whatever happens.
     """
     calls: Counter[str] = Counter()
-    running: list[str] = []
-    known: dict[int, tuple[Any, int, str]] = {}
+    backward: Counter[str] = Counter()
+    running: list[tuple[str, str]] = []
+    known: dict[int, tuple[Any, int | None, str]] = {}
 
     def put(name: str, tensor: Any, kind: str) -> None:
         version = side.version(tensor)
         held = known.get(id(tensor))
-        if held and held[0] is tensor and held[1] == version:
+        if held and held[0] is tensor and held[1] == version is not None:
             sink.alias(name, held[2], kind)
             return
         sink.add(name, side.to_numpy(tensor), kind)
         known[id(tensor)] = (tensor, version, name)  # holding the tensor keeps its id from being used again
 
     def put_gradient(name: str, tensor: Any) -> None:
-        sink.add(name, side.to_numpy(tensor), "gradient")
+        again = f"#{backward[name]}" if backward[name] else ""  # a second backward through the same forward
+        backward[name] += 1
+        sink.add(name + again, side.to_numpy(tensor), "gradient")
 
     def before(module: str, arguments: Any) -> None:
         name = module or ROOT_MODULE
         label = f"{name}#{calls[name]}" if calls[name] else name
         calls[name] += 1
-        running.append(label)
+        running.append((name, label))
         if _wanted(name, only):
             # In-place modules overwrite their input, so it is taken before they run.
             for path, tensor in leaves(side, arguments):
                 put(f"activation/{label}/in{path}", tensor, "input")
 
     def after(module: str, outputs: Any) -> None:
-        label = running.pop()
-        if not _wanted(module or ROOT_MODULE, only):
+        name, label = running.pop()
+        while name != (module or ROOT_MODULE):  # that one raised, and its caller went on
+            name, label = running.pop()
+        if not _wanted(name, only):
             return
         for path, tensor in leaves(side, outputs):
             put(f"activation/{label}/out{path}", tensor, "activation")
             if gradients:
-                name = f"activation_grad/{label}/out{path}"
-                side.on_gradient(tensor, partial(put_gradient, name))
+                side.on_gradient(tensor, partial(put_gradient, f"activation_grad/{label}/out{path}"))
 
     with side.hooked(model, before, after):
         yield
 
 
 def leaves(side: Side, value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, tensor) of every tensor in nested tuples, lists, dictionaries and attribute holders, in order."""
+    """(path, tensor) of every tensor in nested tuples, lists, dictionaries and dataclasses, in order."""
+    if is_dataclass(value) and not isinstance(value, (Mapping, type)):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     if side.is_tensor(value):
         yield path, value
     elif isinstance(value, Mapping):

@@ -71,6 +71,8 @@ class SideProcess:
         except BrokenPipeError:
             raise self._died(operation) from None
         for line in self._process.stdout:
+            if not line.endswith("\n"):  # killed while it wrote
+                break
             event = json.loads(line)
             if event["event"] == "progress":
                 if progress:

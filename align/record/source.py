@@ -37,7 +37,7 @@ def user_place(skip_self: Any = None) -> Place | None:
     while frame:
         code = frame.f_code
         if is_user_file(code.co_filename) and not _method_of(frame, skip_self):
-            return _place(frame)
+            return place_of(frame)
         frame = frame.f_back
     return None
 
@@ -47,7 +47,7 @@ def _method_of(frame: FrameType, instance: Any) -> bool:
     return instance is not None and bool(names) and frame.f_locals.get(names[0]) is instance
 
 
-def _place(frame: FrameType) -> Place:
+def place_of(frame: FrameType) -> Place:
     code, line = frame.f_code, frame.f_lineno
     # co_positions() has one entry an instruction, and an instruction is two bytes.
     position = next(itertools.islice(code.co_positions(), frame.f_lasti // 2, None), (line, line, 0, 0))

@@ -1,8 +1,8 @@
 """Tensors on disk: one `<step>.tensors` file of raw bytes and one `<step>.index.jsonl` that says what lies where.
 
 A writer appends, so a recording streams to disk whatever its size; a reader maps the file, so nothing is loaded that is
-not looked at. Identical storage is written once. Nothing here is ever executed on reading: the index is JSON, and an
-entry that points outside its file is refused.
+not looked at. A tensor with a second name is written once. Nothing here is ever executed on reading: the index is JSON,
+and an entry that points outside its file is refused.
 """
 
 import json
@@ -31,7 +31,7 @@ DIMENSIONS, LARGEST = 64, 2**62  # numpy allows as many dimensions, and twice as
 
 @dataclass(frozen=True)
 class Entry:
-    """One recorded tensor: its name, kind, dtype name, shape, place in the file and BLAKE3 hash of its bytes."""
+    """One recorded tensor: its name, kind, dtype name, shape and place in the file."""
 
     name: str
     kind: str
@@ -39,10 +39,14 @@ class Entry:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
-    hash: str
     headline: bool = False
     facts: Mapping[str, Any] | None = None
     stored: bool = True  # false where only a summary was kept
+
+
+def store_files(name: str) -> tuple[str, str]:
+    """File names of a store: its bytes, and its index."""
+    return f"{name}.tensors", f"{name}.index.jsonl"
 
 
 class StoreWriter:
@@ -53,13 +57,11 @@ class StoreWriter:
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._data_path = folder / f"{name}.tensors"
-        self._index_path = folder / f"{name}.index.jsonl"
+        self._data_path, self._index_path = (folder / file for file in store_files(name))
         self._file = self._data_path.open("wb")
         self._position = 0
         self._file_hash = blake3()
         self._entries: dict[str, Entry | tuple[str, str]] = {}
-        self._written: dict[tuple[str, int], int] = {}
         self._queue: Queue[tuple[Entry, np.ndarray] | None] = Queue()
         self._room = Semaphore(AHEAD)
         self._error: BaseException | None = None
@@ -99,7 +101,7 @@ class StoreWriter:
             raise ValueError(f"{name}: an array of {array.dtype} cannot be recorded; only numbers and booleans")
         if self._error:
             raise self._error
-        entry = Entry(name, kind, dtype, array.shape, 0, array.nbytes, "", headline, facts)
+        entry = Entry(name, kind, dtype, array.shape, 0, array.nbytes, headline, facts)
         self._entries[name] = entry
         self._room.acquire()
         self._queue.put((entry, array))
@@ -159,17 +161,13 @@ class StoreWriter:
         if not flat.dtype.isnative:
             flat = flat.astype(flat.dtype.newbyteorder("="))
         payload = flat.reshape(-1).view(np.uint8).data if flat.size else memoryview(b"")
-        digest = blake3(payload).hexdigest()
-        offset = self._written.get((digest, flat.nbytes))
-        if offset is None:
-            padding = -self._position % ALIGNMENT
-            for chunk in (b"\0" * padding, payload):
-                self._file.write(chunk)
-                self._file_hash.update(chunk)
-            offset = self._position + padding
-            self._position = offset + flat.nbytes
-            self._written[digest, flat.nbytes] = offset
-        return replace(entry, offset=offset, hash=digest)
+        padding = -self._position % ALIGNMENT
+        for chunk in (b"\0" * padding, payload):
+            self._file.write(chunk)
+            self._file_hash.update(chunk)
+        offset = self._position + padding
+        self._position = offset + flat.nbytes
+        return replace(entry, offset=offset)
 
 
 class Store(Mapping[str, np.ndarray]):
@@ -177,7 +175,7 @@ class Store(Mapping[str, np.ndarray]):
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
-        index, data = folder / f"{name}.index.jsonl", folder / f"{name}.tensors"
+        data, index = (folder / file for file in store_files(name))
         try:
             size, text = data.stat().st_size, index.read_bytes()
         except OSError as error:
@@ -209,7 +207,9 @@ def thin(store: Store, folder: Path, keep: Collection[str]) -> dict[str, str]:
     """Write the store again into `folder`, in full only what `keep` names; the answer is the files' hashes."""
     with StoreWriter(folder, store.name) as writer:
         for name, entry in store.entries.items():
-            if name in keep:
+            if name in keep and (entry.facts or {}).get("same_as") in keep:
+                writer.alias(name, (entry.facts or {})["same_as"], entry.kind)
+            elif name in keep:
                 bits = entry.dtype == BFLOAT16
                 array = store.raw(name) if bits else store[name]
                 writer.add(name, array, entry.kind, bfloat16=bits, headline=entry.headline, facts=entry.facts)
@@ -220,7 +220,7 @@ def thin(store: Store, folder: Path, keep: Collection[str]) -> dict[str, str]:
 
 
 def _summary(array: np.ndarray) -> dict[str, float | int]:
-    values = array.astype(np.float64)
+    values = np.abs(array) if array.dtype.kind == "c" else array.astype(np.float64)
     finite = values[np.isfinite(values)]
     if not finite.size:
         return {"size": array.size, "finite": 0}
@@ -254,9 +254,11 @@ def read_index(text: bytes, size: int, origin: str) -> dict[str, Entry]:
 
 def _wrong(entry: Entry, size: int) -> str:
     """What cannot be true of an entry; empty if nothing."""
-    told = (entry.name, entry.hash, entry.headline, entry.stored)
-    if tuple(map(type, told)) != (str, str, bool, bool) or not isinstance(entry.facts, dict | None):
+    told = (entry.name, entry.headline, entry.stored)
+    if tuple(map(type, told)) != (str, bool, bool) or not isinstance(entry.facts, dict | None):
         return "has fields of the wrong type"
+    if not isinstance((entry.facts or {}).get("same_as", ""), str):
+        return "has no name where another tensor's belongs"
     if entry.kind not in KINDS:
         return f"has unknown kind {entry.kind!r}"
     if not isinstance(entry.dtype, str) or entry.dtype not in DTYPES:

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from blake3 import blake3
 
 from align import case as cases
 from align import steps
-from align.errors import AlignError, UsageError
+from align.errors import AlignError, EnvironmentFault, UsageError
 from align.plan import Plan, open_plan
 from align.record import manifest, replay
 from align.record.context import Context, resolve
@@ -106,7 +107,7 @@ class Worker:
                 # The reference has no such excuse.
                 if self.side.name == "torch":
                     raise
-                traceback.print_exception(error)
+                _log(error)
                 state.failures[step] = _told(error)
         state.files.update(writer.hashes)
         state.seconds[step] = round(time.perf_counter() - began, 3)
@@ -201,10 +202,16 @@ def _code(package: str) -> dict[str, Any]:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
+    error = EnvironmentFault.of_full_disk(error, "the recording") or error
     if isinstance(error, AlignError):
         return {"event": "error", "kind": type(error).__name__, "message": str(error)}
-    traceback.print_exception(error)
+    _log(error)
     return {"event": "error", "kind": "raised", "message": _told(error)}
+
+
+def _log(error: BaseException) -> None:
+    with suppress(OSError):  # the log may lie on the disk that is full
+        traceback.print_exception(error)
 
 
 def _told(error: BaseException) -> str:
@@ -244,8 +251,6 @@ def main(name: str) -> None:
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> AlignError:
-    from align.errors import EnvironmentFault
-
     return EnvironmentFault(
         f"{sys.executable} cannot import {error.name!r}, which the {name} side needs; run scripts/setup.sh or name an "
         f"interpreter that has it with --{name}-python"

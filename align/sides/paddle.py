@@ -2,15 +2,18 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import paddle
 
 from align.errors import EnvironmentFault, UsageError
+from align.record.observer import Sink
 from align.record.places import noting_constructors
-from align.sides import Spec, Switch, round_constants
+from align.record.tracer import Named, Tracer
+from align.sides import Spec, Switch, paddle_trace, round_constants
 
 # Where Paddle names a buffer otherwise (paddle.nn.layer.norm against torch.nn.modules.batchnorm).
 BUFFER_NAMES = {"_mean": "running_mean", "_variance": "running_var"}
@@ -98,7 +101,8 @@ class PaddleSide:
         if not isinstance(tensor, paddle.Tensor):
             return np.array(tensor)
         tensor = tensor.detach()
-        return np.array((tensor.astype("float32") if tensor.dtype == paddle.bfloat16 else tensor).numpy())
+        # On a CPU, too, `numpy()` is a copy: what is later written into the tensor does not reach it.
+        return (tensor.astype("float32") if tensor.dtype == paddle.bfloat16 else tensor).numpy()
 
     def backward(self, outputs: Iterable[Any], cotangents: Iterable[Any] | None = None) -> None:
         paddle.autograd.backward(list(outputs), None if cotangents is None else list(cotangents))
@@ -109,7 +113,7 @@ class PaddleSide:
     def is_tensor(self, value: Any) -> bool:
         return isinstance(value, paddle.Tensor)
 
-    def version(self, tensor: paddle.Tensor) -> int:
+    def version(self, tensor: paddle.Tensor) -> int | None:
         return tensor.inplace_version
 
     def on_gradient(self, tensor: paddle.Tensor, callback: Callable[[Any], None]) -> None:
@@ -151,6 +155,20 @@ class PaddleSide:
 
     def received(self, tensor: paddle.Tensor) -> np.ndarray | None:
         return None if tensor.grad is None else self.to_numpy(tensor.grad)
+
+    def trace(
+        self, sink: Sink, model: Any = None, *, inputs: Any = (), gradients: bool = False
+    ) -> AbstractContextManager[Tracer]:
+        """Note every operation of the block, see `align.record.trace`; the tracer's `.trace` holds what was noted.
+
+        `model` gives names to parameters and modules. `inputs` (nested tensors) are what the block works on, beside
+        what an outermost module is called with. With `gradients`, backward must run inside the block, too.
+        """
+        saved = [
+            Named(kind, name, tensor, partial(_reference_layout, owner=owner))
+            for name, kind, tensor, owner in (() if model is None else self._named(model))
+        ]
+        return paddle_trace.trace(sink, model, saved, self.hooked, inputs, gradients)
 
     def no_gradient(self) -> Any:
         return paddle.no_grad()

@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
 from align.errors import EnvironmentFault
+from align.record.observer import Sink
 from align.record.places import noting_constructors
-from align.sides import Spec, Switch, round_constants
+from align.record.tracer import Named, Tracer
+from align.sides import Spec, Switch, round_constants, torch_trace
 
 
 class TorchSide:
@@ -91,8 +93,8 @@ class TorchSide:
     def is_tensor(self, value: Any) -> bool:
         return isinstance(value, torch.Tensor)
 
-    def version(self, tensor: torch.Tensor) -> int:
-        return tensor._version
+    def version(self, tensor: torch.Tensor) -> int | None:
+        return None if tensor.is_inference() else tensor._version
 
     def on_gradient(self, tensor: torch.Tensor, callback: Callable[[Any], None]) -> None:
         if tensor.requires_grad:
@@ -133,6 +135,18 @@ class TorchSide:
 
     def received(self, tensor: torch.Tensor) -> np.ndarray | None:
         return None if tensor.grad is None else self.to_numpy(tensor.grad)
+
+    def trace(
+        self, sink: Sink, model: Any = None, *, inputs: Any = (), gradients: bool = False
+    ) -> AbstractContextManager[Tracer]:
+        """Note every operation of the block, see `align.record.trace`; the tracer's `.trace` holds what was noted.
+
+        `model` gives names to parameters and modules. `inputs` (nested tensors) are what the block works on, beside
+        what an outermost module is called with. With `gradients`, backward must run inside the block, too.
+        """
+        named = () if model is None else self._named(model)
+        saved = [Named(kind, name, tensor) for name, kind, tensor, _ in named]
+        return torch_trace.trace(sink, model, saved, self.hooked, inputs, gradients)
 
     def no_gradient(self) -> Any:
         return torch.no_grad()

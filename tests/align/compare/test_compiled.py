@@ -40,7 +40,11 @@ def test_the_code_is_kept_and_found_again(run_python, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in cached(tmp_path)} == before
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x80\x05garbage", None])
+@pytest.mark.parametrize(
+    "damage",
+    [b"\x80\x05garbage", pytest.param(b"", marks=pytest.mark.slow), pytest.param(None, marks=pytest.mark.slow)],
+    ids=["overwritten", "empty", "half of each file"],
+)
 def test_a_damaged_cache_is_made_anew(run_python, tmp_path, damage):
     env = {"NUMBA_CACHE_DIR": str(tmp_path)}
     run_python(COMPARE, env=env)
