@@ -53,11 +53,11 @@ class Clean:
 
 def clean_pairs() -> list[Clean]:
     """What is measured, the quick ones first. Neighbours of one case and thread count share their processes."""
-    quick = [Clean("pit_probe", seed, 1) for seed in range(160)] + [Clean("pit_probe", seed, 2) for seed in range(50)]
-    whole = [Clean("pit_probe", seed, threads, AVAILABLE) for threads in (1, 2) for seed in range(2)]
-    names = ("pit_ti", "pit_ti_distilled", "pit_xs", "pit_xs_distilled", "pit_s", "pit_s_distilled")
-    full = [Clean(name, seed, threads) for name in names for seed, threads in ((0, 1), (1, 2))]
-    return quick + whole + full + [Clean("pit_b", 0, 1), Clean("pit_b_distilled", 0, 2)]
+    quick = [Clean("pit_probe", seed, 1) for seed in range(160)] + [Clean("pit_probe", seed, 2) for seed in range(40)]
+    whole = [Clean("pit_probe", find("pit_probe").seed, threads, AVAILABLE) for threads in (1, 2)]
+    plain = ("pit_ti", "pit_xs", "pit_s", "pit_b")
+    full = [Clean(name + suffix, 0, threads) for name in plain for suffix, threads in (("", 1), ("_distilled", 2))]
+    return quick + whole + full
 
 
 def recorded(path: Path) -> Iterator[dict]:

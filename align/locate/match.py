@@ -33,29 +33,42 @@ class Values:
     def __init__(self, trace: Trace, store: Store) -> None:
         self.trace, self.store = trace, store
         prints = [
-            _Print(array.size, float(np.sqrt(np.mean(np.square(array)))), value.number)
+            _Print(array.size, _rms(array), value.number)
             for value in trace.values
-            if value.name in store and (array := store[value.name]).size and array.dtype.kind == "f"
+            if (array := store.get(value.name)) is not None and array.size and array.dtype.kind == "f"
         ]
         self._prints = sorted(prints, key=lambda p: (p.size, p.rms))
         self._keys = [(p.size, p.rms) for p in self._prints]
 
     def array(self, number: int) -> np.ndarray | None:
-        name = self.trace.values[number].name
-        return self.store[name] if name in self.store else None
+        return self.store.get(self.trace.values[number].name)
+
+    def gradient(self, number: int) -> np.ndarray | None:
+        """The gradient that reached a value, if one did."""
+        return self.store.get(self.trace.values[number].gradient_name)
+
+    def number_of(self, array: np.ndarray) -> int | None:
+        """A value with these elements in this order, one that a gradient reached if there is any."""
+        rms = _rms(array)
+        same = [
+            number
+            for number in self._candidates(array.size, rms)
+            if _close(array.reshape(-1), self.store[self.trace.values[number].name].reshape(-1), rms)
+        ]
+        reached = [number for number in same if self.gradient(number) is not None]
+        return next(iter(reached or same), None)
 
     def __contains__(self, array: np.ndarray) -> bool:
         if not array.size or array.dtype.kind != "f":
             return True  # shapes, indices and masks are judged by what they do to numbers
-        rms = float(np.sqrt(np.mean(np.square(array))))
+        rms = _rms(array)
         if not np.isfinite(rms):
             return False
-        flat, ordered, elsewhere = array.reshape(-1), None, False
+        if self.number_of(array) is not None:
+            return True
+        ordered, elsewhere = np.sort(array, axis=None), False
         for number in self._candidates(array.size, rms):
             other = self.store[self.trace.values[number].name]
-            if _close(flat, other.reshape(-1), rms):
-                return True
-            ordered = np.sort(flat) if ordered is None else ordered
             if _close(ordered, np.sort(other, axis=None), rms):
                 if other.shape == array.shape:
                     return False
@@ -70,6 +83,10 @@ class Values:
             index += 1
 
 
+def _rms(array: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(array)))) if array.size else 0.0
+
+
 def _close(first: np.ndarray, second: np.ndarray, rms: float) -> bool:
     if rms == 0:
         return not second.any()
@@ -79,7 +96,7 @@ def _close(first: np.ndarray, second: np.ndarray, rms: float) -> bool:
 def first_divergent(
     ours: Values, theirs: Values, failing: np.ndarray, modules: Collection[str] | None = None
 ) -> Operation | None:
-    """The first operation, on the way to the failing array, whose result the other trace lacks though it has its inputs.
+    """The first operation on the way to the failing array whose result the other trace lacks, though it has its inputs.
 
     `modules` restricts the way to operations that ran in these module calls. Operations beside the way are innocent:
     what they made differently came together again.
@@ -113,7 +130,41 @@ def first_divergent(
             todo += upstream
         else:
             suspects.append(operation)
-    return min(suspects, key=lambda operation: operation.index, default=None)
+    first = min(suspects, key=lambda operation: operation.index, default=None)
+    return first and _with_the_wrong_input(ours, theirs, first, modules)
+
+
+def _with_the_wrong_input(
+    ours: Values, theirs: Values, operation: Operation, modules: Collection[str] | None
+) -> Operation:
+    """The operation itself; or, if it does what its counterpart does but to another value, the maker of that value.
+
+    A swapped or left-out value has no element that the other side lacks: only its use shows that it is the wrong one.
+    """
+    inputs = [(number, array) for number in operation.inputs if (array := ours.array(number)) is not None]
+    best: tuple[int, list[int]] = (-1, [])
+    for other in theirs.trace.operations:
+        if other.name != operation.name or (modules is not None and other.module not in modules):
+            continue
+        read = [array for number in other.inputs if (array := theirs.array(number)) is not None]
+        differing = [n for (n, mine), theirs_ in zip(inputs, read, strict=False) if not _same(mine, theirs_)]
+        if not differing:
+            return operation
+        made = [array for number in other.outputs if (array := theirs.array(number)) is not None]
+        if all(array in ours for array in made):
+            continue  # it has its own counterpart, which is right
+        best = max(best, (len(read) - len(differing), differing))
+    for number in best[1]:
+        producer = ours.trace.values[number].operation
+        if producer is not None:
+            maker = ours.trace.operations[producer]
+            if modules is None or maker.module in modules:
+                return maker
+    return operation
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.size == second.size and _close(first.reshape(-1), second.reshape(-1), _rms(second))
 
 
 def _producer(values: Values, array: np.ndarray, modules: Collection[str] | None) -> Operation | None:

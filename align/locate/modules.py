@@ -27,27 +27,38 @@ class Finding:
     """One tensor of a replay that is not the reference's: the call whose own code made it, and what it is."""
 
     owner: str
+    tensor: str
     what: str
     error: float
     backward: bool
     near: str | None = None  # the child call at which it showed
+    uncalled: str | None = None  # a child call that the reference makes and the port does not
 
 
-def locate(step: str, reference: Store, port: Store, places: Mapping[str, Mapping[str, Any]]) -> list[Divergence]:
-    """Every call whose own code is wrong, in the order in which the port ran them; `places` are by side and call."""
+def locate(reference: Store, port: Store, places: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Of every call whose own code is wrong the first finding, in the order in which the port ran them.
+
+    `places` holds, by side, the calls that were made.
+    """
+    calls = places["paddle"]
     findings: dict[str, list[Finding]] = {}
-    for finding in _findings(reference, port, places["paddle"]):
+    for finding in _findings(reference, port, places["torch"], calls):
         findings.setdefault(finding.owner, []).append(finding)
     answer = []
-    for owner in [*places["paddle"], LOSS]:
+    for owner in [*calls, LOSS]:
         if owner in findings:
             # What a module does wrong forwards makes its gradients wrong too: those tell nothing more.
-            own = [f for f in findings[owner] if not f.backward] or findings[owner]
-            answer.append(_divergence(step, owner, own[0], places))
+            answer.append(min(findings[owner], key=lambda finding: finding.backward))
     return answer
 
 
-def _findings(reference: Store, port: Store, calls: Mapping[str, Any]) -> Iterator[Finding]:
+def _findings(
+    reference: Store, port: Store, reference_calls: Mapping[str, Any], calls: Mapping[str, Any]
+) -> Iterator[Finding]:
+    for label, place in reference_calls.items():
+        parent = place["parent"]
+        if label not in calls and (parent in calls or not parent):
+            yield Finding(parent, f"{label}/out", f"it never calls {label}", 1.0, False, None, label)
     for name in reference:
         if name.startswith("grad/"):
             continue
@@ -59,25 +70,24 @@ def _findings(reference: Store, port: Store, calls: Mapping[str, Any]) -> Iterat
             if gradient and label in calls:
                 # The gradient of an output is made by the parent's code, that of an input by the module's own.
                 owner = label if what == "in" else parent or LOSS
-                yield Finding(owner, f"no gradient reaches {what}put of {label}", 1.0, True, label)
+                yield Finding(owner, name, f"no gradient reaches {what}put of {label}", 1.0, True, label)
             continue
         error = _error(port[name], reference[name], 0.0)
         arrives = what == "in" and not gradient
         if error > LIMIT:
             if label == LOSS:
-                yield Finding(LOSS, "the loss of the reference's outputs", error, False)
+                yield Finding(LOSS, name, "the loss of the reference's outputs", error, False)
             elif gradient:
                 owner = label if what == "in" else parent or LOSS
-                yield Finding(owner, f"the gradient at the {what}put of {label}", error, True, label)
+                yield Finding(owner, name, f"the gradient at the {what}put of {label}", error, True, label)
             elif arrives:
                 if parent:
-                    yield Finding(parent, f"what it hands to {label}", error, False, label)
+                    yield Finding(parent, name, f"what it hands to {label}", error, False, label)
             else:
-                yield Finding(label, "its output", error, False)
+                yield Finding(label, name, "its output", error, False)
         elif arrives and parent and f"{name}/grad" in reference and not (port.entries[name].facts or {}).get("history"):
-            yield Finding(
-                parent, f"no gradient can flow back from the input of {label}: it is detached", 1.0, True, label
-            )
+            what_it_is = f"no gradient can flow back from the input of {label}: it is detached"
+            yield Finding(parent, name, what_it_is, 1.0, True, label)
     yield from _parameters(reference, port, calls)
 
 
@@ -92,13 +102,13 @@ def _parameters(reference: Store, port: Store, calls: Mapping[str, Any]) -> Iter
     for name in sorted(names):
         owner, key = name.rpartition(".")[0] or "(model)", f"grad/{name}"
         if key not in port:
-            yield Finding(owner, f"parameter {name} gets no gradient", 1.0, True)
+            yield Finding(owner, key, f"parameter {name} gets no gradient", 1.0, True)
         elif key not in reference:
-            yield Finding(owner, f"parameter {name} gets a gradient, in the reference it has none", 1.0, True)
+            yield Finding(owner, key, f"parameter {name} gets a gradient, in the reference it has none", 1.0, True)
         else:
             error = _error(port[key], reference[key], NEGLIGIBLE * scales.get(owner, 0.0))
             if error > LIMIT:
-                yield Finding(owner, f"the gradient of parameter {name}", error, True)
+                yield Finding(owner, key, f"the gradient of parameter {name}", error, True)
 
 
 def _rms(array: np.ndarray) -> float:
@@ -117,9 +127,10 @@ def _error(port: np.ndarray, reference: np.ndarray, floor: float) -> float:
     return difference.rel
 
 
-def _divergence(step: str, owner: str, finding: Finding, places: Mapping[str, Mapping[str, Any]]) -> Divergence:
-    where = {side: _where(places[side], owner, finding.near) for side in ("paddle", "torch")}
-    return Divergence(step, owner, finding.what, finding.error, where["paddle"], where["torch"])
+def divergence(step: str, finding: Finding, places: Mapping[str, Mapping[str, Any]]) -> Divergence:
+    """What the replay alone can say: the lines of calls, by side and call in `places`."""
+    where = {side: _where(places[side], finding.owner, finding.near) for side in ("paddle", "torch")}
+    return Divergence(step, finding.owner, finding.what, finding.error, where["paddle"], where["torch"])
 
 
 def _where(calls: Mapping[str, Any], owner: str, near: str | None) -> Where | None:

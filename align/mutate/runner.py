@@ -20,6 +20,8 @@ from align.record.manifest import Recording, remove
 from align.record.process import ROOT, SideProcess
 from align.sides import SIDES
 
+RECORDING = ("align/plan", "align/record", "align/sides", "align/steps")  # the code that a recording comes from
+
 Recordings = Mapping[tuple[str, str], Recording]
 
 
@@ -104,8 +106,8 @@ class Runner:
             options.modules,
         )
         digest = hashlib.sha256(json.dumps([*settings, str(options.data), str(options.weights)]).encode())
-        for package in ("align", options.case.package("torch")):
-            for path in sorted((ROOT / package).rglob("*.py")):
+        for folder in (*RECORDING, options.case.package("torch")):
+            for path in sorted((ROOT / folder).rglob("*.py")):
                 digest.update(path.read_bytes())
         return digest.hexdigest()[:12]
 

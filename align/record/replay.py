@@ -7,7 +7,7 @@ child, or in the gradients of its own code, is its own doing. One pass finds eve
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from align.record.places import built
 from align.record.source import user_place
 from align.record.store import Store
 from align.record.subject import Subject
+from align.record.trace import Trace
+from align.record.tracer import Tracer
 from align.sides import Side
 
 LOSS = "(loss)"
@@ -104,7 +106,7 @@ def record_boundaries(side: Side, subject: Subject, sink: Sink) -> Places:
     return labels.places
 
 
-def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink) -> Places:
+def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink, tracer: Tracer | None = None) -> Places:
     """The port's pass on the reference's boundaries: the same names, holding what the port's own code made of them."""
     labels = _Labels(side.modules(subject.model))
     roots: list[tuple[Any, np.ndarray]] = []
@@ -116,6 +118,8 @@ def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink) ->
             return tensor
         leaf = side.from_numpy(reference[name], gradient=subject.loss is not None and reference[name].dtype.kind == "f")
         held.append((name, leaf))
+        if tracer:
+            tracer.given(leaf, name)
         return leaf
 
     def before(module: str, arguments: Any) -> Any:
@@ -139,7 +143,8 @@ def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink) ->
         if subject.loss is not None and gradient in reference and side.has_history(tensor):
             roots.append((tensor, reference[gradient]))
 
-    with side.hooked(subject.model, before, after):
+    unseen = tracer.unseen if tracer else _as_it_is
+    with side.hooked(subject.model, unseen(before), unseen(after)):
         outputs = subject.model(*subject.inputs)
     if subject.loss is None:
         return labels.places
@@ -155,3 +160,52 @@ def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink) ->
         if gradient is not None:
             sink.add(f"grad/{name}", gradient, "gradient")
     return labels.places
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+class _Nowhere:
+    """A sink for what has been recorded before."""
+
+    def add(self, name: str, array: np.ndarray, kind: str, **_: Any) -> None:
+        pass
+
+    def alias(self, name: str, existing: str, kind: str) -> None:
+        pass
+
+
+class _Inside:
+    """A sink that keeps only what is made while one of the named calls is the innermost."""
+
+    def __init__(self, sink: Sink, modules: Collection[str]) -> None:
+        self._sink, self._modules = sink, modules
+        self._kept: set[str] = set()
+        self.running: Callable[[], str] = str
+
+    def add(self, name: str, array: np.ndarray, kind: str, **_: Any) -> None:
+        running = self.running()
+        if running in self._modules or not running or kind in ("parameter", "gradient"):
+            self._kept.add(name)
+            self._sink.add(name, array, kind)
+
+    def alias(self, name: str, existing: str, kind: str) -> None:
+        if existing in self._kept:
+            self._kept.add(name)
+            self._sink.alias(name, existing, kind)
+
+
+def traced(side: Side, subject: Subject, reference: Store | None, sink: Sink, modules: Collection[str]) -> Trace:
+    """Every operation of the named calls: of the reference as it runs, of the port on the reference's boundaries."""
+    inside = _Inside(sink, modules)
+    backward = subject.loss is not None
+    with side.trace(inside, subject.model, inputs=subject.inputs, gradients=backward) as tracer:
+        inside.running = tracer.running
+        if reference is not None:
+            record_forced(side, subject, reference, _Nowhere(), tracer)
+        else:
+            outputs = subject.model(*subject.inputs)
+            if subject.loss:
+                side.backward([subject.loss(outputs)])
+    return tracer.trace

@@ -1,5 +1,6 @@
 """Where in the user's code something happens: the innermost frame outside the frameworks and outside this package."""
 
+import ast
 import importlib.util
 import itertools
 import linecache
@@ -78,3 +79,21 @@ def _framework_folders() -> tuple[str, ...]:
         spec = importlib.util.find_spec(name) if name in sys.modules else None
         folders += list(spec.submodule_search_locations or ()) if spec else []
     return tuple(folders)
+
+
+@cache
+def _statements(file: str) -> tuple[tuple[int, int, str], ...]:
+    """(first line, last line, text) of every statement of a file, outer ones before what they hold."""
+    text = Path(file).read_text()
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)]
+    rows = [(node.lineno, node.end_lineno or node.lineno) for node in nodes]
+    lines = text.splitlines()
+    return tuple(sorted((first, last, "\n".join(lines[first - 1 : last]).strip()) for first, last in rows))
+
+
+def next_statement(file: str, line: int) -> tuple[int, int, str] | None:
+    """(first line, last line, text) of the statement that follows a line in a file; None where nothing does."""
+    try:
+        return next((row for row in _statements(file) if row[0] > line), None)
+    except (OSError, SyntaxError, ValueError):
+        return None

@@ -1,32 +1,25 @@
 """Numbers values and notes operations while a traced block runs; what a framework must offer for that is a `Probe`."""
 
-import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from align.record.identities import Identities, Tensors
 from align.record.observer import ROOT_MODULE, Sink
 from align.record.stack import Stacks
 from align.record.trace import Operation, Trace, Untraced, Value, neutral_name, plain_attributes
 
 
-class Probe(Protocol):
+class Probe(Tensors, Protocol):
     """What a tracer asks of a framework's tensors; nothing here may be noted as an operation itself."""
 
     def is_tensor(self, value: Any) -> bool: ...
-    def version(self, tensor: Any) -> int: ...
-    def region(self, tensor: Any) -> Hashable:
-        """Address, shape, strides and type: equal while both live only if the two are the same memory."""
-
-    def storage(self, tensor: Any) -> Hashable:
-        """Shared by all views of one memory."""
-
     def describe(self, tensor: Any) -> tuple[tuple[int, ...], str, bool]:
         """(shape, dtype name, whether a gradient may flow to it)."""
 
@@ -48,12 +41,6 @@ class Named(NamedTuple):
 Hooked = Callable[[Any, Callable[[str, Any], None], Callable[[str, Any], None]], AbstractContextManager[None]]
 
 
-class _Known(NamedTuple):
-    tensor: Callable[[], Any]
-    version: int
-    number: int
-
-
 class Tracer:
     """One traced block. The side's dispatcher calls `read` before and `note` after every operation."""
 
@@ -61,20 +48,21 @@ class Tracer:
         self.trace = Trace(side)
         self._probe, self._sink, self._stacks, self._gradients = probe, sink, Stacks(), gradients
         self._named = {id(entry.tensor): entry for entry in named}  # holds the tensors, so that no id is used again
-        self._known: dict[int, _Known] = {}
-        self._regions: dict[Hashable, _Known] = {}
-        self._writes: dict[Hashable, tuple[int, int]] = {}
+        self._identities = Identities(probe)
         self._watched: dict[int, Callable[[], None]] = {}
         self._names: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
         self._running: list[str] = []
+        self._open = True
         self._holes: list[tuple[int, str]] = []
+        # Set by the side: the same function, whose own operations are not noted.
+        self.unseen: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function
 
     def given(self, value: Any, path: str = "") -> None:
         """Take every tensor in nested tuples, lists and dictionaries that is not known yet as an input."""
         for name, tensor in _leaves(self._probe, value, path):
-            if self._find(tensor, self._probe.version(tensor)) is None and id(tensor) not in self._named:
-                self._store(tensor, "input", self._once(f"input/{name.lstrip('/')}"), "input", None)
+            if self._find(tensor) is None and id(tensor) not in self._named:
+                self._store(tensor, "input", self._once(f"input/{name.lstrip('/')}"), "input")
 
     def enter(self, module: str, arguments: Any) -> None:
         """A module begins to run; what an outermost one is given are inputs."""
@@ -84,6 +72,10 @@ class Tracer:
         if not self._running:
             self.given(arguments, f"{label}/in")
         self._running.append(label)
+
+    def running(self) -> str:
+        """The innermost module call that runs now, empty outside all."""
+        return self._running[-1] if self._running else ""
 
     def leave(self, module: str, outputs: Any) -> None:
         """The module that began last is done."""
@@ -111,25 +103,23 @@ class Tracer:
         `tensors` are what it read, `inputs` and `versions` their numbers and versions before; `written` those of its
         arguments that it changed although their versions may not say so.
         """
-        version = self._probe.version
+        version, own = self._probe.version, self._identities.own
         changed = {id(t): t for t, before in zip(tensors, versions, strict=True) if version(t) != before}
         changed |= {id(tensor): tensor for tensor in written}
         made = list({id(tensor): tensor for tensor in (*outputs, *changed.values())}.values())
-        fresh = [t for t in made if id(t) in changed or self._is_new(t)]
+        held = [None if id(tensor) in changed else own(tensor) for tensor in made]
+        fresh = held.count(None)
         if not fresh:
             return
         index = len(self.trace.operations)
-        names = [f"op/{index}/{k}" for k in range(len(fresh))] if len(fresh) > 1 else [f"op/{index}"]
-        fresh_names = {id(tensor): name for tensor, name in zip(fresh, names, strict=True)}
-        numbers = []
-        for tensor in made:
-            name = fresh_names.get(id(tensor))
-            if name is None:
-                numbers.append(self._known[id(tensor)].number)
-            else:
-                numbers.append(self._store(tensor, "operation", name, "activation", index, id(tensor) in changed))
+        numbers: list[int] = []
         for tensor in changed.values():
-            self._writes[self._probe.storage(tensor)] = (index, version(tensor))
+            self._identities.wrote(tensor, index)
+        for tensor, number in zip(made, held, strict=True):
+            if number is None:
+                name = f"op/{index}/{len(numbers)}" if len(made) > 1 else f"op/{index}"
+                number = self._store(tensor, "operation", name, "activation", index)
+            numbers.append(number)
         stack = self._stacks.at(frame)
         place = stack.place
         self.trace.operations.append(
@@ -145,7 +135,7 @@ class Tracer:
                 place.end_line,
                 place.code,
                 stack.frames,
-                self._running[-1] if self._running else "",
+                self.running(),
             )
         )
         for number, text in self._holes:
@@ -154,70 +144,53 @@ class Tracer:
 
     def take_gradient(self, owner: Any, gradient: Any) -> None:
         """A `.grad` was read: it is the result of a backward pass, which has no operations of its own."""
-        if self._find(gradient, self._probe.version(gradient)) is None:
+        if self._find(gradient) is None:
             entry = self._named.get(id(owner))
             name = self._once(f"gradient/{entry.name if entry else 'unnamed'}")
-            self._store(gradient, "gradient", name, "gradient", None, layout=entry.layout if entry else None)
+            self._store(gradient, "gradient", name, "gradient", layout=entry.layout if entry else None)
 
     def close(self) -> None:
         """No gradient is recorded from here on."""
+        self._open = False
         for end in self._watched.values():
             end()
         self._watched.clear()
 
     def _number(self, tensor: Any) -> int:
-        version = self._probe.version(tensor)
-        known = self._find(tensor, version)
-        if known is not None:
-            value = self.trace.values[known.number]
-            if self._gradients and known.number not in self._watched and value.operation is not None:
-                self._watch(tensor, known.number)  # made where no gradient could flow yet: autograd functions
-            return known.number
-        held = self._known.get(id(tensor))
-        if held is not None and held.tensor() is tensor:
-            return self._rewritten(tensor, version)
+        number = self._find(tensor)
+        if number is not None:
+            # Autograd functions return what was made where no gradient could flow yet.
+            if self._gradients and number not in self._watched and self.trace.values[number].operation is not None:
+                self._watch(tensor, number)
+            return number
+        if self._identities.is_held(tensor):
+            return self._rewritten(tensor)
         named = self._named.get(id(tensor))
-        if named is not None:
-            kind = "buffer" if named.origin == "attribute" else named.origin
-            return self._store(tensor, named.origin, f"{named.origin}/{named.name}", kind, None, layout=named.layout)
-        return self._hole(tensor, "that no traced operation, input or parameter produced")
+        if named is None:
+            return self._hole(tensor, "that no traced operation, input or parameter produced")
+        kind = "buffer" if named.origin == "attribute" else named.origin
+        return self._store(tensor, named.origin, f"{named.origin}/{named.name}", kind, layout=named.layout)
 
-    def _rewritten(self, tensor: Any, version: int) -> int:
-        """A tensor that was written to through another view of its memory."""
-        index, at = self._writes.get(self._probe.storage(tensor), (-1, -1))
-        if at != version:
+    def _find(self, tensor: Any) -> int | None:
+        number = self._identities.own(tensor)
+        if number is None and id(tensor) not in self._named and not self._identities.is_held(tensor):
+            number = self._identities.twin(tensor)
+        return number
+
+    def _rewritten(self, tensor: Any) -> int:
+        """What a tensor holds since it was written to through another that shares its memory."""
+        index = self._identities.writer(tensor)
+        if index is None:
             return self._hole(tensor, "that something untraced has written to")
         operation = self.trace.operations[index]
-        number = self._store(tensor, "operation", f"op/{index}/{len(operation.outputs)}", "activation", index, True)
+        number = self._store(tensor, "operation", f"op/{index}/{len(operation.outputs)}", "activation", index)
         self.trace.operations[index] = replace(operation, outputs=(*operation.outputs, number))
         return number
 
     def _hole(self, tensor: Any, why: str) -> int:
-        number = self._store(tensor, "untraced", self._once("untraced/0"), "activation", None)
+        number = self._store(tensor, "untraced", self._once("untraced/0"), "activation")
         self._holes.append((number, f"a tensor of shape {list(self.trace.values[number].shape)} {why}"))
         return number
-
-    def _find(self, tensor: Any, version: int) -> _Known | None:
-        """The value a tensor is known to hold: its own, or that of a living tensor in the very same memory."""
-        known = self._known.get(id(tensor))
-        if known is not None and known.tensor() is tensor:
-            return known if known.version == version else None
-        return None if id(tensor) in self._named else self._twin(tensor)
-
-    def _is_new(self, tensor: Any) -> bool:
-        known = self._known.get(id(tensor))
-        return known is None or known.tensor() is not tensor or known.version != self._probe.version(tensor)
-
-    def _twin(self, tensor: Any) -> _Known | None:
-        """Another, living tensor in the same memory whose value is known: a detached one, a new wrapper."""
-        region = self._probe.region(tensor)
-        known = self._regions.get(region)
-        if known is None:
-            return None
-        other = known.tensor()  # while it lives, its memory cannot be used again
-        if other is None or other is tensor or self._probe.version(other) != known.version:
-            return None
-        return known if self._probe.region(other) == region else None
 
     def _store(
         self,
@@ -225,25 +198,23 @@ class Tracer:
         origin: str,
         name: str,
         kind: str,
-        operation: int | None,
-        written: bool = False,
+        operation: int | None = None,
         layout: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> int:
         """Give the tensor's present value a number and its array to the sink."""
-        probe, number = self._probe, len(self.trace.values)
-        shape, dtype, gradient = probe.describe(tensor)
-        twin = None if written else self._twin(tensor)
+        number = len(self.trace.values)
+        shape, dtype, gradient = self._probe.describe(tensor)
+        twin = self._identities.twin(tensor) if layout is None else None
         if twin is None:
-            array = probe.copy(tensor)
-            self._sink.add(name, array if layout is None else layout(array), kind)
+            array = self._probe.copy(tensor)
+            if layout is not None:
+                array = layout(array)
+                shape = array.shape
+            self._sink.add(name, array, kind)
         else:
-            self._sink.alias(name, self.trace.values[twin.number].name, kind)
+            self._sink.alias(name, self.trace.values[twin].name, kind)
         self.trace.values.append(Value(number, origin, name, operation, shape, dtype, gradient))
-        known = _Known(weakref.ref(tensor), probe.version(tensor), number)
-        self._known[id(tensor)] = known
-        region = probe.region(tensor)
-        if twin is None and region is not None and layout is None:
-            self._regions[region] = known
+        self._identities.hold(tensor, number)
         if self._gradients and gradient and origin in ("operation", "input"):
             self._watch(tensor, number)
         return number
@@ -254,7 +225,7 @@ class Tracer:
             self._watched[number] = self._probe.watch(tensor, partial(self._put_gradient, name))
 
     def _put_gradient(self, name: str, gradient: Any) -> None:
-        if gradient is not None:  # Paddle's kernels have outputs that serve their backward only
+        if gradient is not None and self._open:  # Paddle's kernels have outputs that serve their backward only
             self._sink.add(self._once(name), self._probe.copy(gradient), "gradient")
 
     def _once(self, name: str) -> str:
@@ -266,12 +237,17 @@ class Tracer:
 def _leaves(probe: Probe, value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if probe.is_tensor(value):
         yield path, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _leaves(probe, item, f"{path}/{key}")
+        return
+    if is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        items: Iterable[tuple[Any, Any]] = value.items()
     elif isinstance(value, (tuple, list)):
-        for index, item in enumerate(value):
-            yield from _leaves(probe, item, f"{path}/{index}")
+        items = enumerate(value)
+    else:
+        return
+    for index, (key, item) in enumerate(items):
+        yield from _leaves(probe, item, f"{path}/{key if isinstance(key, (str, int)) else index}")
 
 
 def tensors_in(value: Any, kind: type, found: list[Any]) -> list[Any]:

@@ -154,6 +154,20 @@ class Worker:
                 places = replay.record_forced(self.side, subject, Store(path, f"{step}-torch"), writer)
         return {"places": places}
 
+    def trace(self, run: str, step: str, folder: str, modules: list[str]) -> dict[str, Any]:
+        """Once more, after `replay`, with every operation of the named module calls traced, on the same values.
+
+        Leaves the store and trace `<step>-<side>-trace` in the folder; the port runs on the reference's boundaries.
+        """
+        state, path, name = self._runs[run], Path(folder), f"{step}-{self.side.name}-trace"
+        self.side.set_precision(state.dtype)
+        with StoreWriter(path, name) as writer:
+            subject = steps.load(step).subject(self._context(state, state.dtype, writer))
+            reference = None if self.side.name == "torch" else Store(path, f"{step}-torch")
+            trace = replay.traced(self.side, subject, reference, writer, set(modules))
+        trace.write(path, name)
+        return {}
+
     def close(self, run: str) -> dict[str, Any]:
         """Write the manifest and rename the recording to its final name."""
         state = self._runs[run]

@@ -8,7 +8,8 @@ a tensor without any kernel (`Tensor(...)`, `set_value`).
 
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from types import BuiltinFunctionType
@@ -18,6 +19,7 @@ import numpy as np
 import paddle
 from paddle import _C_ops, _legacy_C_ops
 
+from align.record.identities import Memory
 from align.record.observer import Sink
 from align.record.tracer import Hooked, Named, Tracer, tensors_in
 
@@ -31,7 +33,9 @@ _BYPASSING += ["_getitem_dygraph", "_setitem_dygraph", "clone", "detach", "detac
 _BYPASSING += ["copy_", "_copy_to", "_new_shared_tensor", "indices", "values", "crows", "cols"]
 _BYPASSING += ["to_sparse_csr", "to_sparse_coo", "to_dense", "coalesce"]
 # How many outputs of a kernel are results; the others serve its backward only.
-_RESULTS = {"einsum": 1}
+_RESULTS = {"einsum": 1, "batch_norm": 1, "sync_batch_norm_": 1}
+# Running statistics that a kernel writes to, unless the flag (a position, too) says that it only tests.
+_STATISTICS = {"batch_norm": (1, 2, 5), "sync_batch_norm_": (1, 2, 5)}
 # Their first argument receives what the tensor holds; no version says so.
 _SHARING = ("_share_underline_tensor_to", "_share_buffer_to", "_unsafe_share_buffer_to")
 
@@ -45,13 +49,13 @@ class PaddleProbe:
     def version(self, tensor: Any) -> int:
         return tensor._inplace_version() if tensor._is_initialized() else -1
 
-    def region(self, tensor: Any) -> Hashable:
+    def memory(self, tensor: Any) -> Memory | None:
         if not tensor._is_initialized() or not tensor.is_dense() or not tensor.size:
             return None
-        return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.strides), tensor.dtype
-
-    def storage(self, tensor: Any) -> Hashable:
-        return tensor.data_ptr() - tensor.offset
+        shape, stride, low = tuple(tensor.shape), tuple(tensor.strides), tensor.data_ptr()
+        last = sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+        high = low + (last + 1) * tensor.element_size()
+        return Memory(low - tensor.offset, low, high, (shape, stride, tensor.dtype))
 
     def describe(self, tensor: Any) -> tuple[tuple[int, ...], str, bool]:
         return tuple(tensor.shape), str(tensor.dtype).removeprefix("paddle."), not tensor.stop_gradient
@@ -64,7 +68,16 @@ class PaddleProbe:
         return tensor.numpy()  # a copy, on a CPU too
 
     def watch(self, tensor: Any, callback: Callable[[Any], None]) -> Callable[[], None]:
-        return tensor.register_hook(lambda gradient: callback(gradient)).remove
+        # Not `register_hook`: its handle would keep the tensor alive, and by it the graph.
+        held, version, hook = weakref.ref(tensor), self.version(tensor), tensor._register_grad_hook(callback)
+
+        def remove() -> None:
+            alive = held()
+            # A write in place has left the hook with the node that made the old value; the number is another's now.
+            if alive is not None and self.version(alive) == version:
+                alive._remove_grad_hook(hook)
+
+        return remove
 
 
 class _Dispatch:
@@ -121,7 +134,10 @@ class _Dispatch:
         result = function(*args, **kwargs)
         outputs = tensors_in(result, Tensor, [])[: _RESULTS.get(name)]
         written: Sequence[Any] = ()
-        if overwrites:
+        if name in _STATISTICS:
+            mean, variance, tests = (args[i] for i in _STATISTICS[name])
+            written = [] if tests else [mean, variance]
+        elif overwrites:
             given = {id(tensor) for tensor in tensors_in(args, Tensor, [])}
             written = [tensor for tensor in outputs if id(tensor) in given]
         elif receiver is not None and args[receiver]._is_initialized():
@@ -162,14 +178,21 @@ def trace(
     tracer = Tracer("paddle", PaddleProbe(), sink, named, gradients)
     tracer.given(inputs)
     dispatch = _Dispatch(tracer)
+    tracer.unseen = dispatch.pausing
     with ExitStack() as stack:
         stack.callback(tracer.close)
         if model is not None:
             stack.enter_context(hooked(model, dispatch.pausing(tracer.enter), dispatch.pausing(tracer.leave)))
-        for owner, name, original, replacement in _replacements(dispatch):
-            stack.callback(setattr, owner, name, original)
+        replacements = list(_replacements(dispatch))
+        stack.callback(_put_back, replacements)
+        for owner, name, _, replacement in replacements:
             setattr(owner, name, replacement)
         yield tracer
+
+
+def _put_back(replacements: Iterable[tuple[Any, str, Any, Any]]) -> None:
+    for owner, name, original, _ in replacements:
+        setattr(owner, name, original)
 
 
 def _replacements(dispatch: _Dispatch) -> Iterator[tuple[Any, str, Any, Any]]:

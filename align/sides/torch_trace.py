@@ -7,7 +7,7 @@ attention would hide the scores and the softmax; it is replaced by the operation
 
 import math
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
+from align.record.identities import Memory
 from align.record.observer import Sink
 from align.record.tracer import Hooked, Named, Tracer, tensors_in
 
@@ -22,6 +23,11 @@ Tensor = torch.Tensor
 
 # Getters that return tensors; all others are questions about one.
 _GETTERS = {"T", "mT", "H", "mH", "data", "real", "imag"}
+# What makes tensors without asking a mode: (owner, name).
+_UNASKED = [(torch, "from_numpy"), (torch, "frombuffer"), (torch, "from_dlpack"), (torch.utils.dlpack, "from_dlpack")]
+_UNASKED += [(Tensor, "_make_subclass")]  # nn.Parameter(...)
+# Positions of the running statistics and of the flag that has them updated; no version counts that.
+_STATISTICS = {"batch_norm": (3, 4, 5), "instance_norm": (3, 4, 5)}
 # Functions of torch.nn.functional ask these whether a mode wants them whole. They are composites; their parts are
 # wanted, which are built-in functions and ask in C++.
 _ASKED = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
@@ -40,13 +46,13 @@ class TorchProbe:
         except RuntimeError:  # made in inference mode, where nothing counts
             return 0
 
-    def region(self, tensor: Any) -> Hashable:
-        if tensor.layout != torch.strided or not tensor.numel():
+    def memory(self, tensor: Any) -> Memory | None:
+        if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
             return None
-        return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
-
-    def storage(self, tensor: Any) -> Hashable:
-        return tensor.untyped_storage().data_ptr()
+        shape, stride, low = tensor.shape, tensor.stride(), tensor.data_ptr()
+        last = sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+        high = low + (last + 1) * tensor.element_size()
+        return Memory(tensor.untyped_storage().data_ptr(), low, high, (shape, stride, tensor.dtype))
 
     def describe(self, tensor: Any) -> tuple[tuple[int, ...], str, bool]:
         return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.requires_grad
@@ -88,12 +94,23 @@ class _Mode(TorchFunctionMode):
             if name == "__set__" and attribute != "data":
                 return function(*args)
             name = attribute if name == "__get__" else f"set_{attribute}"
-        if torch._C._current_graph_task_id() != -1:  # inside backward: its results are gradients, not operations
+        if _opaque():
             return function(*args, **kwargs)
         if function is _ATTENTION and not args[0].is_nested:
             with self:
                 return _attention(*args, **kwargs)
         return self._traced(name, function, args, kwargs)
+
+    def unasked(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, noted as if it had asked the mode."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not torch._C._is_torch_function_mode_enabled() or _opaque():
+                return function(*args, **kwargs)
+            with torch._C.DisableTorchFunction():
+                return self._traced(name, function, args, kwargs)
+
+        return call
 
     def _traced(self, name: str, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> Any:
         tensors = tensors_in(kwargs, Tensor, tensors_in(args, Tensor, []))
@@ -110,9 +127,24 @@ class _Mode(TorchFunctionMode):
                 outputs,
                 [*((str(i), value) for i, value in enumerate(args)), *kwargs.items()],
                 sys._getframe(2),
-                args[:1] if name == "set_data" else (),
+                _written(name, args),
             )
         return result
+
+
+def _opaque() -> bool:
+    """Inside backward, whose results are gradients and not operations, and inside vmap, whose tensors hold no values."""
+    return torch._C._current_graph_task_id() != -1 or torch._C._functorch.maybe_current_level() is not None
+
+
+def _written(name: str, args: tuple) -> list[Any]:
+    """Arguments that the function has written to without counting it."""
+    if name == "set_data":
+        return [args[0]]
+    if name not in _STATISTICS or len(args) < 6:
+        return []
+    mean, variance, updates = (args[i] for i in _STATISTICS[name])
+    return [tensor for tensor in (mean, variance) if updates and tensor is not None]
 
 
 def _attention(
@@ -154,6 +186,7 @@ def trace(
     named = [] if model is None else [*saved, *_unsaved(model, {id(entry.tensor) for entry in saved})]
     probe = TorchProbe()
     tracer = Tracer("torch", probe, sink, named, gradients)
+    tracer.unseen = _unseen
     tracer.given(inputs)
     functional, fast_path = torch.nn.functional, torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
@@ -165,16 +198,21 @@ def trace(
         stack.callback(tracer.close)
         if model is not None:
             stack.enter_context(hooked(model, _unseen(tracer.enter), _unseen(tracer.leave)))
-        stack.enter_context(_Mode(tracer, probe.version))
+        mode = _Mode(tracer, probe.version)
+        for owner, name in _UNASKED:
+            mine = name in vars(owner)
+            stack.callback(setattr if mine else delattr, owner, name, *([getattr(owner, name)] if mine else []))
+            setattr(owner, name, mode.unasked(name, getattr(owner, name)))
+        stack.enter_context(mode)
         yield tracer
 
 
-def _unseen(call: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
-    """The tracer's own questions about tensors are no operations."""
+def _unseen(call: Callable[..., Any]) -> Callable[..., Any]:
+    """What is asked about tensors from outside the model is no operation."""
 
-    def wrapped(name: str, value: Any) -> None:
+    def wrapped(*args: Any) -> Any:
         with torch._C.DisableTorchFunction():
-            call(name, value)
+            return call(*args)
 
     return wrapped
 

@@ -1,7 +1,6 @@
 """`align run` as a user calls it: real processes, real recordings, every exit code and message."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,31 +10,6 @@ import numpy as np
 import pytest
 
 QUICK = ("data", "weights", "forward", "metric", "loss", "bp_align")
-
-
-@pytest.fixture(scope="session")
-def align(root):
-    """Run the command line in a process; returns the CompletedProcess."""
-
-    def call(*arguments, cwd=root, env=None):
-        return subprocess.run(
-            [sys.executable, "-m", "align", *map(str, arguments)],
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(root), **(env or {})},
-        )
-
-    return call
-
-
-@pytest.fixture(scope="session")
-def finished(align, tmp_path_factory):
-    """A whole run of the probe case without the long training step: its folder and what it printed."""
-    out = tmp_path_factory.mktemp("run") / "log"
-    result = align("run", *QUICK, "--case", "pit_probe", "--out", out)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return out, result
 
 
 def copied(root: Path, folder: Path) -> Path:

@@ -1,0 +1,62 @@
+"""The operation whose backward is wrong: its outputs' gradients are the reference's, an input's is not."""
+
+import numpy as np
+
+from align.locate.match import LIMIT, Values
+from align.locate.modules import Finding
+from align.record.store import Store
+from align.record.trace import Operation, Value
+
+
+def first_divergent_backward(
+    ours: Values, theirs: Values, finding: Finding, own: Store, other: Store
+) -> Operation | None:
+    """The operation of the finding's module call that sends back a wrong gradient, or none.
+
+    `own` and `other` are both sides' replays: they hold the gradients at the call's boundaries. Inside, values are
+    paired by their elements. Going backwards, the first value with a wrong gradient is the input of the operation that
+    is blamed; of several that read it, the one through which nothing flows back.
+    """
+    trace = ours.trace
+    operations = [operation for operation in trace.operations if operation.module == finding.owner]
+
+    def wrong(value: Value) -> bool:
+        if value.origin != "input":
+            return _differs(ours, theirs, value)
+        name = f"{value.name.removeprefix('input/')}/grad"
+        return name in other and not _agree(own.get(name), other[name])
+
+    bad = {n for operation in operations for n in operation.inputs if wrong(trace.values[n])}
+    for operation in reversed(operations):
+        inputs = [number for number in operation.inputs if number in bad]
+        if inputs and not any(number in bad for number in operation.outputs):
+            readers = [reader for reader in operations if inputs[0] in reader.inputs]
+            stopped = [reader for reader in readers if not any(trace.values[n].gradient for n in reader.outputs)]
+            return (stopped or [operation])[0]
+    return _reader(ours, operations, finding.tensor)
+
+
+def _differs(ours: Values, theirs: Values, value: Value) -> bool:
+    """Whether the gradient that reached a value is not the one that reached the same value on the other side."""
+    array = ours.array(value.number)
+    if array is None or array.dtype.kind != "f":
+        return False
+    partner = theirs.number_of(array)
+    expected = None if partner is None else theirs.gradient(partner)
+    return expected is not None and not _agree(ours.gradient(value.number), expected)
+
+
+def _agree(found: np.ndarray | None, expected: np.ndarray) -> bool:
+    if found is None or found.size != expected.size:
+        return False
+    difference = float(np.linalg.norm(found.reshape(-1) - expected.reshape(-1)))
+    return difference <= LIMIT * float(np.linalg.norm(expected))
+
+
+def _reader(values: Values, operations: list[Operation], tensor: str) -> Operation | None:
+    """The operation that reads the parameter whose gradient is wrong: the one through which nothing flows, if any."""
+    name = tensor.removeprefix("grad/")
+    numbers = {value.number for value in values.trace.values if value.name.partition("/")[2] == name}
+    readers = [operation for operation in operations if numbers & set(operation.inputs)]
+    stopped = [r for r in readers if not any(values.trace.values[n].gradient for n in r.outputs)]
+    return next(iter(stopped or readers), None)
