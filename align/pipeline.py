@@ -111,6 +111,7 @@ class Recorder:
         self._stack.close()
         # What failed is of no use to anyone, and on a full disk it would leave no room for the next run.
         manifest.sweep(self.options.folder)
+        self._prune_plans()
 
     def process(self, side: str) -> SideProcess:
         """The side's process, started when first asked for."""
@@ -142,11 +143,12 @@ class Recorder:
             raise self._first_error
         for future in futures:
             future.result()
-        for side in options.sides:
-            for dtype in dtypes:
-                answer = self.processes[side].request("close", run=f"{side}-{dtype}")
-                recordings[side, dtype] = Recording(Path(answer["folder"]))
-        self._prune(plan, recordings)
+        made = [(side, dtype) for side in options.sides for dtype in dtypes]
+        for side, dtype in made:
+            self.processes[side].request("close", run=f"{side}-{dtype}")
+        for item in made:  # not before all are whole: two of four would stand beside two of an earlier run
+            recordings[item] = Recording(manifest.publish(self._partial[item]))
+        self._prune(recordings)
         return recordings
 
     def _plan(self) -> Plan:
@@ -247,12 +249,15 @@ class Recorder:
         if self._stopped.is_set():
             raise UsageError(f"{side} side, {step}: the reference stopped before it recorded {NEEDS[step]}")
 
-    def _prune(self, plan: Plan, recordings: dict[tuple[str, str], Recording]) -> None:
+    def _prune(self, recordings: dict[tuple[str, str], Recording]) -> None:
         keep = {recording.folder for recording in recordings.values()}
         for side, dtype in recordings:
             manifest.prune(self.options.folder, keep, self.options.prefix(side, dtype))
+        self._prune_plans()
+
+    def _prune_plans(self) -> None:
         for path in self.options.folder.glob("plan-*"):
-            if path != plan.folder and not _still_used(path, self.options.folder):
+            if not _still_used(path, self.options.folder):
                 manifest.remove(path)
 
 

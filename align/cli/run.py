@@ -127,5 +127,5 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _runs(options: Options, recordings: dict[tuple[str, str], Recording]) -> Runs:
-    twins = (recordings[side, TWIN] if options.dtype != TWIN else None for side in SIDES)
+    twins = (recordings.get((side, TWIN)) if options.dtype != TWIN else None for side in SIDES)
     return Runs(*(recordings[side, options.dtype] for side in SIDES), *twins)

@@ -16,7 +16,7 @@ class Where:
     built: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        built = self.built and {"file": self.built["file"], "line": self.built["line"]}
+        built = self.built and {name: self.built[name] for name in ("file", "line", "end_line", "code")}
         return {"file": self.file, "line": self.line, "end_line": self.end_line, "code": self.code, "built": built}
 
     def __str__(self) -> str:

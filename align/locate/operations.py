@@ -22,7 +22,9 @@ def refine(
 ) -> Divergence:
     """The same divergence with the operation's own line on either side, where the traces show one."""
     if finding.uncalled:
-        return replace(divergence, port=_after_its_neighbour(finding, places) or divergence.port)
+        call, built = places["torch"][finding.uncalled]["call"], places["torch"][finding.uncalled]["built"]
+        reference = Where(**call, built=built) if call else divergence.reference
+        return replace(divergence, port=_after_its_neighbour(finding, places) or divergence.port, reference=reference)
     lines = {}
     for side, other, before in (("paddle", "torch", divergence.port), ("torch", "paddle", divergence.reference)):
         ours, theirs = values[side], values[other]

@@ -25,7 +25,7 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
     for step in result.steps:
         if step or step.step not in step_modules.REPLAYABLE:
             continue
-        for found_here in _replayed(recorder, step.step):
+        for found_here in replayed(recorder, step.step):
             # What is wrong in evaluation is wrong in training too, and is told once.
             if found_here.module not in seen:
                 seen.add(found_here.module)
@@ -33,7 +33,7 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
     return found
 
 
-def _replayed(recorder: Recorder, step: str) -> list[Divergence]:
+def replayed(recorder: Recorder, step: str) -> list[Divergence]:
     with tempfile.TemporaryDirectory(dir=recorder.options.folder, prefix=".partial-replay-") as name:
         folder = Path(name)
 

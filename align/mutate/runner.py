@@ -153,7 +153,7 @@ def check_imported(recording: Recording, patched: Patched, mutant: Mutant) -> No
 
 def as_runs(recordings: Recordings, dtype: str) -> Runs:
     """The recordings of both sides, paired for the comparison."""
-    twins = (recordings[side, TWIN] if dtype != TWIN else None for side in SIDES)
+    twins = (recordings.get((side, TWIN)) if dtype != TWIN else None for side in SIDES)
     return Runs(*(recordings[side, dtype] for side in SIDES), *twins)
 
 

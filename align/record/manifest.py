@@ -120,13 +120,20 @@ def start(parent: Path, name: str) -> Path:
 
 
 def finish(folder: Path, manifest: Manifest) -> Path:
-    """Write the manifest, with a hash of its own, and rename the folder to its final name; the answer is the new path.
+    """Write the manifest and rename the folder to its final name; the answer is the new path."""
+    seal(folder, manifest)
+    return publish(folder)
 
-    Not before this is it a recording: whatever a killed run leaves has a name that no reader looks at.
-    """
+
+def seal(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, with a hash of its own: the folder is whole."""
     told = asdict(manifest)
     told["files"][MANIFEST] = _digest(told)
     write_json(folder / MANIFEST, told)
+
+
+def publish(folder: Path) -> Path:
+    """Rename a whole folder to its final name; until then no reader looks at it. The answer is the new path."""
     final = folder.with_name(folder.name.removeprefix(PARTIAL))
     folder.rename(final)
     return final

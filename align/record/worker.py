@@ -169,7 +169,7 @@ class Worker:
         return {}
 
     def close(self, run: str) -> dict[str, Any]:
-        """Write the manifest and rename the recording to its final name."""
+        """Write the manifest; the harness gives the recordings their names when all are whole."""
         state = self._runs[run]
         for step, table in state.noise.items():
             path = state.folder / f"{step}{manifest.NOISE}"
@@ -188,7 +188,8 @@ class Worker:
             code=_code(state.case.package(self.side.name)),
             files=state.files,
         )
-        return {"folder": str(manifest.finish(state.folder, made))}
+        manifest.seal(state.folder, made)
+        return {}
 
     def headlines(self, recording: str, step: str, path: str) -> dict[str, Any]:
         """Write a step's headline arrays as a reprod_log file, aside and then moved into place."""

@@ -195,7 +195,7 @@ class TestFullDisk:
             (0, 0, 0),  # not even for a log
             (0.5, 0, 0),  # not for the plan
             (1, 0.3, 1 << 20),  # not for what is recorded
-            (1, 1, 600_000),  # not for the reports
+            (1, 0.97, 0),  # not for the last of it
         ],
     )
     def test_a_run_stops_and_harms_nothing(self, disk, earlier, align, plans, recordings, room):
