@@ -62,6 +62,7 @@ class Case:
     build: Mapping[str, Any]
     inputs: tuple[Input, ...]
     classes: int
+    port_names: str | None = None  # import path of a function from the reference's parameter names to the port's
     loss: Loss = Loss()
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"lr": 5e-4, "weight_decay": 0.05, "eps": 1e-8})
     iterations: int = 5

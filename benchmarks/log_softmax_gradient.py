@@ -9,10 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 CLASSES, SEEDS, BATCH, SMOOTHING = (64, 1000, 21841), 20, 8, float(np.float32(0.1))
 

@@ -2,7 +2,8 @@
 
 Prints JSON, milliseconds and ratios, each side and both together. A traced pass includes the copies of every
 operation's output and gradient, their hashing and writing to a folder, and the list of operations; the pass alone,
-while the writer's thread is still busy, is given beside it. Each side runs in a process of its own; bare and traced
+while the writer's thread is still busy, is given beside it, and the ratio of processor seconds, which other work on
+the machine does not harm: the ratio on a single processor. Each side runs in a process of its own; bare and traced
 passes alternate. Exit code 1 if both sides together take more than LIMIT times the bare passes, or a traced pass
 computes other bits than a bare one.
 """
@@ -52,30 +53,31 @@ def measure(name, dtype, batch, rounds):
     side.clear_gradients(model)
     times, same = [], True
     for _ in range(rounds):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         expected = run()
-        bare = time.perf_counter() - start
+        bare, bare_used = time.perf_counter() - start, time.process_time() - used
         expected = results(expected)
         with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             with StoreWriter(Path(folder), "trace") as sink:
                 with side.trace(sink, model, gradients=True) as tracer:
                     found = run()
                 alone = time.perf_counter() - start
             tracer.trace.write(Path(folder), "trace")
-            whole = time.perf_counter() - start
+            whole, used = time.perf_counter() - start, time.process_time() - used
             size = sum(file.stat().st_size for file in Path(folder).iterdir())
         found = results(found)
         same &= all(np.array_equal(found[key], expected[key]) for key in expected)
         tracer.trace.check()
-        times.append((bare, alone, whole))
-    bare, alone, whole = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
+        times.append((bare, alone, whole, used / bare_used))
+    bare, alone, whole, processor = (statistics.median(column) for column in zip(*times, strict=True))
     return {
-        "bare_ms": round(bare, 1),
-        "traced_pass_ms": round(alone, 1),
-        "traced_whole_ms": round(whole, 1),
-        "ratio_pass": round(statistics.median(a / b for b, a, _ in times), 2),
-        "ratio_whole": round(statistics.median(w / b for b, _, w in times), 2),
+        "bare_ms": round(1e3 * bare, 1),
+        "traced_pass_ms": round(1e3 * alone, 1),
+        "traced_whole_ms": round(1e3 * whole, 1),
+        "ratio_pass": round(statistics.median(a / b for b, a, *_ in times), 2),
+        "ratio_whole": round(statistics.median(w / b for b, _, w, _ in times), 2),
+        "ratio_processor": round(processor, 2),
         "operations": len(tracer.trace.operations),
         "megabytes": round(size / 1e6),
         "same_bits": same,

@@ -64,8 +64,22 @@ PROBE = Case(
     summary="a small distilled PiT, 47 x 61 px: the sharp case that CI runs most",
 )
 
+# The same network under other names and in another module tree: what matches is found by value.
+TIMM = Case(
+    name="pit_ti_timm",
+    reference="timm.models.pit:pit_ti_224",
+    port="paddle_impl.pit:pit_ti",
+    port_names="paddle_impl.weights:timm_to_official",
+    build={},
+    inputs=(Input("image", (3, 3, 224, 224)),),
+    classes=1000,
+    steps=("forward",),
+    summary="timm's own pit_ti_224 as the reference: unlike module tree and names, forward only",
+)
+
 CASES = (
     PROBE,
+    TIMM,
     *(
         _variant(f"pit_{size}{suffix}", batch)
         for suffix in ("", "_distilled")

@@ -43,6 +43,14 @@ class Values:
     def array(self, number: int) -> np.ndarray | None:
         return self.store.get(self.trace.values[number].name)
 
+    def last_result(self) -> np.ndarray | None:
+        """What the last operation made: the result of the block."""
+        for operation in reversed(self.trace.operations):
+            for number in operation.outputs:
+                if (array := self.array(number)) is not None:
+                    return array
+        return None
+
     def gradient(self, number: int) -> np.ndarray | None:
         """The gradient that reached a value, if one did."""
         return self.store.get(self.trace.values[number].gradient_name)

@@ -1,19 +1,19 @@
 """Asking both sides' processes, after a red verdict, where the difference is."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from align import steps as step_modules
 from align.compare.verdict import Verdict
-from align.locate.divergence import Divergence
-from align.locate.match import Values
+from align.locate.divergence import Divergence, Where
+from align.locate.match import Values, first_divergent
 from align.locate.modules import divergence, locate
 from align.locate.operations import refine
 from align.pipeline import TWIN, Recorder
 from align.record.store import Store
-from align.record.trace import read
+from align.record.trace import Operation, read
 
 TRACED = 16  # wrong modules of which the operation is looked for: more is one bug in many places
 
@@ -48,6 +48,8 @@ def replayed(recorder: Recorder, step: str) -> list[Divergence]:
 
         places = {side: answer["places"] for side, answer in both("replay").items()}
         replays = {side: Store(folder, f"{step}-{side}") for side in places}
+        if not _alike(places):
+            return _by_value_alone(both, folder, step, places)
         findings = locate(replays["torch"], replays["paddle"], places)
         found = [divergence(step, finding, places) for finding in findings]
         if not findings:
@@ -58,3 +60,42 @@ def replayed(recorder: Recorder, step: str) -> list[Divergence]:
         }
         traced = zip(found[:TRACED], findings, strict=False)
         return [*(refine(d, finding, values, replays, places) for d, finding in traced), *found[TRACED:]]
+
+
+def _alike(places: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the two module trees can be replayed on each other: calls of one name stand under parents of one name."""
+    common = places["torch"].keys() & places["paddle"].keys()
+    return len(common) > 1 and all(places["torch"][n]["parent"] == places["paddle"][n]["parent"] for n in common)
+
+
+def _by_value_alone(
+    both: Callable[..., Any], folder: Path, step: str, places: Mapping[str, Mapping[str, Any]]
+) -> list[Divergence]:
+    """Unlike module trees: both sides run freely, and the first operation that goes its own way is looked for by value.
+
+    What lies downstream of it is not seen.
+    """
+    both("trace", modules=["*"], forced=False)
+    names = {side: f"{step}-{side}-trace" for side in ("torch", "paddle")}
+    values = {side: Values(read(folder, name), Store(folder, name)) for side, name in names.items()}
+    last = values["paddle"].last_result()
+    if last is None or last in values["torch"]:
+        return []
+    port = first_divergent(values["paddle"], values["torch"], last)
+    theirs = values["torch"].last_result()
+    reference = None if theirs is None else first_divergent(values["torch"], values["paddle"], theirs)
+    if port is None:
+        return []
+    what = f"{port.name}: the first value that the reference does not have"
+    return [
+        Divergence(
+            step, port.module, what, float("inf"), _line(port, places["paddle"]), _line(reference, places["torch"])
+        )
+    ]
+
+
+def _line(operation: Operation | None, calls: Mapping[str, Any]) -> Where | None:
+    if operation is None:
+        return None
+    built = calls.get(operation.module, {}).get("built")
+    return Where(operation.file, operation.line, operation.end_line, operation.code, built)

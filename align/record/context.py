@@ -56,7 +56,11 @@ class Context:
     def model(self, training: bool = False) -> Any:
         """The case's model with the plan's weights, loaded by the harness: a bug in `weights` must not reach here."""
         model = self.side.build(resolve(self.case.builder(self.side.name)), self.case.build)
-        self.side.load(model, self.arrays("weights/"))
+        weights = self.arrays("weights/")
+        if self.case.port_names and self.side.name == "paddle":
+            rename = resolve(self.case.port_names)
+            weights = {rename(name): array for name, array in weights.items()}
+        self.side.load(model, weights)
         self.side.set_training(model, training)
         return model
 

@@ -18,8 +18,9 @@ def one_ulp_off(array: np.ndarray, dtype: str, rng: np.random.Generator) -> np.n
     up = rng.integers(0, 2, array.shape, np.int8).astype(bool)
     if dtype == "bfloat16":
         bits = (array.astype(np.float32).view(np.uint32) + 0x8000) >> 16
-        moved = ((bits + np.where(up, 1, -1)).astype(np.uint32) << 16).view(np.float32)
-        return np.where(array == 0, array, moved).astype(np.float32)
+        moved = bits + np.where(up, 1, -1)
+        moved = np.where(bits & 0x7FFF, moved, bits)  # what is zero in bfloat16 stays zero
+        return (moved.astype(np.uint32) << 16).view(np.float32)
     values = array.astype(dtype)
     towards = np.where(up, np.inf, -np.inf).astype(dtype)
     return np.where(values == 0, values, np.nextafter(values, towards))

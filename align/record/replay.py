@@ -186,7 +186,7 @@ class _Inside:
 
     def add(self, name: str, array: np.ndarray, kind: str, **_: Any) -> None:
         running = self.running()
-        if running in self._modules or not running or kind in ("parameter", "gradient"):
+        if running in self._modules or "*" in self._modules or not running or kind in ("parameter", "gradient"):
             self._kept.add(name)
             self._sink.add(name, array, kind)
 

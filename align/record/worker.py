@@ -154,16 +154,17 @@ class Worker:
                 places = replay.record_forced(self.side, subject, Store(path, f"{step}-torch"), writer)
         return {"places": places}
 
-    def trace(self, run: str, step: str, folder: str, modules: list[str]) -> dict[str, Any]:
-        """Once more, after `replay`, with every operation of the named module calls traced, on the same values.
+    def trace(self, run: str, step: str, folder: str, modules: list[str], forced: bool = True) -> dict[str, Any]:
+        """Once more, after `replay`, with every operation of the named module calls traced (`*`: of all).
 
-        Leaves the store and trace `<step>-<side>-trace` in the folder; the port runs on the reference's boundaries.
+        Leaves the store and trace `<step>-<side>-trace` in the folder. The port runs on the reference's boundaries,
+        unless `forced` is false.
         """
         state, path, name = self._runs[run], Path(folder), f"{step}-{self.side.name}-trace"
         self.side.set_precision(state.dtype)
         with StoreWriter(path, name) as writer:
             subject = steps.load(step).subject(self._context(state, state.dtype, writer))
-            reference = None if self.side.name == "torch" else Store(path, f"{step}-torch")
+            reference = Store(path, f"{step}-torch") if forced and self.side.name == "paddle" else None
             trace = replay.traced(self.side, subject, reference, writer, set(modules))
         trace.write(path, name)
         return {}

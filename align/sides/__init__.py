@@ -40,13 +40,21 @@ class Spec:
     owner: str
 
 
-def round_constants(modules: Iterable[Any]) -> None:
-    """Round every float attribute of the modules (epsilon, momentum, rates, scales) to float32.
+# Framework classes that are only shelves: what derives from them alone computes with Python's own doubles.
+CONTAINERS = {"Module", "ModuleDict", "ModuleList", "Sequential", "Layer", "LayerDict", "LayerList", "object"}
 
-    Paddle's kernels keep scalars in float32 even where tensors are float64, so in the twin both sides use the float32
-    value: an epsilon of 1e-6 is 1 + 2.5e-8 times itself in float32, which a low-variance row shows at 6.5e-10.
+
+def round_constants(modules: Iterable[Any]) -> None:
+    """Round every float attribute of the frameworks' own layers (epsilon, momentum, rates) to float32.
+
+    Paddle's kernels keep such scalars in float32 even where tensors are float64, so in the twin both sides use the
+    float32 value: an epsilon of 1e-6 is 1 + 2.5e-8 times itself in float32, which a low-variance row shows at 6.5e-10.
+    What a user's module multiplies by is left alone: both frameworks take it as a double.
     """
     for module in modules:
+        kinds = {c.__name__ for c in type(module).__mro__ if c.__module__.startswith(("torch.nn.", "paddle.nn."))}
+        if not kinds - CONTAINERS:
+            continue
         for name, value in list(vars(module).items()):
             if type(value) is float:
                 setattr(module, name, float(np.float32(value)))

@@ -21,7 +21,7 @@ from paddle import _C_ops, _legacy_C_ops
 
 from align.record.identities import Memory
 from align.record.observer import Sink
-from align.record.tracer import Hooked, Named, Tracer, tensors_in
+from align.record.tracer import Hooked, Named, Tracer, resting_collector, tensors_in
 
 Tensor = paddle.Tensor
 
@@ -181,6 +181,7 @@ def trace(
     tracer.unseen = dispatch.pausing
     with ExitStack() as stack:
         stack.callback(tracer.close)
+        stack.enter_context(resting_collector())
         if model is not None:
             stack.enter_context(hooked(model, dispatch.pausing(tracer.enter), dispatch.pausing(tracer.leave)))
         replacements = list(_replacements(dispatch))

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from align.record.identities import Memory
 from align.record.observer import Sink
-from align.record.tracer import Hooked, Named, Tracer, tensors_in
+from align.record.tracer import Hooked, Named, Tracer, resting_collector, tensors_in
 
 Tensor = torch.Tensor
 
@@ -196,6 +196,7 @@ def trace(
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(tracer.close)
+        stack.enter_context(resting_collector())
         if model is not None:
             stack.enter_context(hooked(model, _unseen(tracer.enter), _unseen(tracer.leave)))
         mode = _Mode(tracer, probe.version)

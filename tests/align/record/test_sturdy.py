@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from align.cli import main
 from align.record import manifest
 
 STEPS = ("weights", "forward")
@@ -76,10 +77,10 @@ MOMENTS = {
     "the first step is recorded": ".partial-torch-cpu-float32-*/weights.tensors",
     "the port records": ".partial-paddle-cpu-float32-*/forward.tensors",
     "the twin is recorded": ".partial-torch-cpu-float64-*/forward.tensors",
-    "one recording of four is whole": "torch-cpu-float32-*/manifest.json",
-    "all are, and reports are written": "../../.partial-reports-*/weights_*.npy",
+    "one recording of four has its name": "torch-cpu-float32-*/manifest.json",
+    "all have, and reports are written": "../../.partial-reports-*/weights_*.npy",
 }
-FEW = ("the plan is made", "one recording of four is whole", "all are, and reports are written")
+FEW = ("the plan is made", "one recording of four has its name", "all have, and reports are written")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_the_harness_is_killed_when(root, killed_in, moment):
         pytest.param("torch", "the plan is made", marks=pytest.mark.slow),
         pytest.param("paddle", "the plan is made", marks=pytest.mark.slow),
         pytest.param("torch", "the port records", marks=pytest.mark.slow),
-        pytest.param("paddle", "all are, and reports are written", marks=pytest.mark.slow),
+        pytest.param("paddle", "all have, and reports are written", marks=pytest.mark.slow),
     ],
 )
 def test_a_side_is_killed(root, killed_in, side, moment):
@@ -135,8 +136,7 @@ def test_a_later_run_works_and_leaves_nothing_of_the_killed_ones(align, killed_i
     assert len(whole(killed_in)) == 4
     assert not [path for path in killed_in.rglob(".*") if path.name != ".lock"]
     assert len(list((killed_in / CASE).glob("plan-*"))) == 1
-    result = align("diff", killed_in)
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert main(["diff", str(killed_in)]) == 0
 
 
 def test_the_lock_of_a_dead_process_does_not_block(align, tmp_path):
@@ -192,10 +192,10 @@ class TestFullDisk:
     @pytest.mark.parametrize(
         ("plans", "recordings", "room"),
         [
-            (0, 0, 0),  # not even for a log
-            (0.5, 0, 0),  # not for the plan
-            (1, 0.3, 1 << 20),  # not for what is recorded
-            (1, 0.97, 0),  # not for the last of it
+            pytest.param(0, 0, 0, id="not even for a log", marks=pytest.mark.slow),
+            pytest.param(0.5, 0, 0, id="not for the plan"),
+            pytest.param(1, 0.3, 1 << 20, id="not for what is recorded"),
+            pytest.param(1, 0.97, 0, id="not for the last of it", marks=pytest.mark.slow),
         ],
     )
     def test_a_run_stops_and_harms_nothing(self, disk, earlier, align, plans, recordings, room):
@@ -213,9 +213,8 @@ class TestFullDisk:
         assert content(out) == before
         assert not list(out.rglob(".partial-*"))
 
-    def test_what_was_there_can_still_be_compared(self, earlier, align):
-        result = align("diff", earlier[0])
-        assert result.returncode == 0, result.stdout + result.stderr
+    def test_what_was_there_can_still_be_compared(self, earlier):
+        assert main(["diff", str(earlier[0])]) == 0
 
     def test_a_later_run_with_space_works(self, earlier, align):
         out, before, *_ = earlier
@@ -237,25 +236,77 @@ def content(out):
 class TestDamaged:
     """Every file of a recording, changed in one byte or cut short: exit 2, and the file is named."""
 
-    @pytest.fixture
-    def copy(self, finished, tmp_path):
-        shutil.copytree(finished[0] / "recordings", tmp_path / "recordings")
-        return tmp_path
+    @pytest.fixture(scope="class")
+    @classmethod
+    def copy(cls, finished, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("copy")
+        shutil.copytree(finished[0] / "recordings", folder / "recordings")
+        return folder
 
-    @pytest.mark.parametrize("side", ["torch-cpu-float32", "torch-cpu-float64", "paddle-cpu-float32"])
+    @pytest.fixture
+    def damaged(self, copy, capsys):
+        """Change a file, compare, and put it back; the answer is the exit code and what was told."""
+
+        def diff(side, name, change):
+            (path,) = (copy / CASE).glob(f"{side}-*/{name}")
+            whole = path.read_bytes()
+            path.unlink()
+            if (content := change(bytearray(whole))) is not None:
+                path.write_bytes(content)
+            try:
+                code = main(["diff", str(copy)])
+            finally:
+                path.write_bytes(whole)
+            return code, capsys.readouterr().err, str(path)
+
+        return diff
+
     @pytest.mark.parametrize(
-        "name", ["manifest.json", "forward.tensors", "forward.index.jsonl", "bp_align.noise.json", "loss.index.jsonl"]
+        ("side", "name"),
+        [
+            *((side, "manifest.json") for side in ("torch-cpu-float32", "paddle-cpu-float32", "torch-cpu-float64")),
+            *((side, "forward.tensors") for side in ("torch-cpu-float32", "paddle-cpu-float32", "paddle-cpu-float64")),
+            *((side, "loss.index.jsonl") for side in ("torch-cpu-float32", "paddle-cpu-float64")),
+            ("torch-cpu-float32", "bp_align.noise.json"),
+        ],
     )
-    def test_one_byte(self, copy, align, side, name):
-        (folder,) = (copy / CASE).glob(f"{side}-*")
-        path = folder / name
-        if not path.exists():
-            assert (name, side[:5]) != ("bp_align.noise.json", "torch") or side.endswith("64")
-            pytest.skip("only the reference's working type has its noise measured")
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-        result = align("diff", copy)
-        assert result.returncode == 2, result.stdout + result.stderr
-        assert str(path) in result.stderr
-        assert "Traceback" not in result.stderr
+    @pytest.mark.parametrize("where", [0.0, 0.3, 0.7, 0.999])
+    def test_one_byte(self, damaged, side, name, where):
+        def change(content):
+            at = int(where * len(content))
+            while chr(content[at]).isspace():  # the spaces between the words of a JSON file say nothing
+                at -= 1
+            content[at] ^= 1
+            return content
+
+        code, told, path = damaged(side, name, change)
+        assert code == 2, told
+        assert path in told
+        assert "Traceback" not in told
+
+    @pytest.mark.parametrize("name", ["manifest.json", "forward.tensors", "forward.index.jsonl", "bp_align.noise.json"])
+    @pytest.mark.parametrize("size", [0, 100])
+    def test_cut_short(self, damaged, name, size):
+        code, told, path = damaged("torch-cpu-float32", name, lambda content: content[:size])
+        assert code == 2, told
+        assert path in told
+
+    @pytest.mark.parametrize("name", ["forward.tensors", "forward.index.jsonl", "bp_align.noise.json"])
+    def test_missing(self, damaged, name):
+        code, told, path = damaged("torch-cpu-float32", name, lambda _: None)
+        assert (code, told) == (2, f"align: error: {path}: missing from its recording; record again\n")
+
+    def test_without_its_manifest_a_folder_is_no_recording(self, damaged):
+        code, told, _ = damaged("torch-cpu-float32", "manifest.json", lambda _: None)
+        assert (code, "in float32, the reference in float64" in told) == (4, True), told
+
+    def test_whole_again(self, copy):
+        """Or the tests above would prove nothing."""
+        assert main(["diff", str(copy)]) == 0
+
+    def test_an_older_damaged_recording_does_not_stop_a_run(self, copy, align):
+        older = copy / CASE / "torch-cpu-float16-00000000"
+        older.mkdir()
+        (older / "manifest.json").write_text("{")
+        result = align("run", "weights", "--case", "pit_probe", "--out", copy)
+        assert result.returncode == 0, result.stdout + result.stderr
