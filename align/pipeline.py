@@ -208,23 +208,32 @@ class Recorder:
     def _record_steps(self, side: str, plan: Plan) -> None:
         options, process = self.options, self.processes[side]
         for dtype in dict.fromkeys(dtype for dtype, _ in order(options)):
-            process.request(
-                "open",
-                run=f"{side}-{dtype}",
-                case=asdict(options.case),
-                plan=str(plan.folder),
-                dtype=dtype,
-                device=options.devices[side],
-                folder=str(self._partial[side, dtype]),
-                reference=str(self._partial["torch", options.dtype]),
-                modules=options.modules,
-            )
+            self._open(side, dtype, plan, self._partial[side, dtype], self._partial["torch", options.dtype])
         for dtype, step in order(options):
             self._wait_for_reference(side, step)
             process.request("step", partial(self.progress, side, step, dtype), run=f"{side}-{dtype}", step=step)
             self.progress(side, step, dtype, 1, 1)
             if side == "torch":
                 self._ready[dtype, step].set()
+
+    def _open(self, side: str, dtype: str, plan: Plan, folder: Path, reference: Path) -> None:
+        self.process(side).request(
+            "open",
+            run=f"{side}-{dtype}",
+            case=asdict(self.options.case),
+            plan=str(plan.folder),
+            dtype=dtype,
+            device=self.options.devices[side],
+            folder=str(folder),
+            reference=str(reference),
+            modules=self.options.modules,
+        )
+
+    def open_twins(self) -> None:
+        """Both sides ready to replay, in float64, without recording anything."""
+        plan = self._plan()
+        for side in self.options.sides:
+            self._open(side, TWIN, plan, self.options.folder, self.options.folder)
 
     def _measure_noise(self) -> None:
         """The reference's perturbed runs; the port records meanwhile."""

@@ -1,6 +1,7 @@
 """`align run`: record both sides of a case, compare them, write every report."""
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from align.cli import gate, sides
 from align.compare import waivers
 from align.compare.runs import Runs, compare_runs
 from align.errors import NothingCompared, UsageError
-from align.locate.search import divergences
+from align.locate.search import divergences, replay_module
 from align.pipeline import NEEDS, TWIN, Options, Recorder, noise_runs, order
 from align.record.lock import exclusive
 from align.record.manifest import Recording
@@ -25,6 +26,7 @@ from align.sides import DTYPES, SIDES
 def configure(parser: argparse.ArgumentParser) -> None:
     configure_recording(parser)
     parser.add_argument("--side", choices=(*SIDES, "both"), default="both", help="record one side only (default: both)")
+    parser.add_argument("--replay", metavar="MODULE", help="compare one MODULE alone, on the reference's own inputs")
     gate.configure(parser)
 
 
@@ -53,6 +55,8 @@ def configure_recording(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    if args.replay:
+        return _replay(args)
     if args.side == "torch":
         return record_only(args)
     options, exceptions = _options(args), waivers.read(args.waivers, args.deviations)
@@ -88,6 +92,25 @@ def record_only(args: argparse.Namespace) -> int:
         if side == args.side:
             print(f"recorded: {recording.folder}", file=sys.stderr if args.json else sys.stdout)
     return 0
+
+
+def _replay(args: argparse.Namespace) -> int:
+    """One module of the port on the reference's inputs and output gradients; nothing is recorded or overwritten."""
+    options = _options(args)
+    able = [step for step in options.steps if step in step_modules.REPLAYABLE]
+    if len(able) != 1 or options.sides != SIDES:
+        raise UsageError(f"--replay needs both sides and one of the steps {', '.join(step_modules.REPLAYABLE)}")
+    with exclusive(options.out), Recorder(options, lambda *_: None) as recorder:
+        recorder.open_twins()
+        tensors, found = replay_module(recorder, able[0], args.replay)
+    if args.json:
+        rows = [{"name": t.name, "shape": t.shape, "error": json_report.number(t.error)} for t in tensors]
+        print(
+            json.dumps({"module": args.replay, "tensors": rows, "divergences": [d.as_json() for d in found]}, indent=1)
+        )
+    else:
+        console.print_replay(tensors, found)
+    return 1 if found else 0
 
 
 def _record(recorder: Recorder, args: argparse.Namespace) -> dict[tuple[str, str], Recording]:

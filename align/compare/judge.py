@@ -18,7 +18,7 @@ from align.record.store import Entry
 FACTOR = 64.0
 
 # Rows of what modules hand on inside a model; all others are results.
-INSIDE = ("activation/", "activation_grad/")
+INSIDE = ("activation/", "activation_grad/", "probe/", "probe_grad/")
 
 NOT_ROUNDED = ("metric",)  # counts: in the working type one sample may flip, in float64 none
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from align.case import STEPS
+from align.compare.judge import INSIDE
 from align.compare.rows import Row
 from align.locate.divergence import Divergence
 
@@ -101,7 +102,7 @@ def unseen(rows: Iterable[Row]) -> tuple[str, ...]:
     """
     seen: dict[str, bool] = {}
     for row in rows:
-        if row.kind not in SUBJECTS or row.name.startswith(("activation/", "activation_grad/")):
+        if row.kind not in SUBJECTS or row.name.startswith(INSIDE):
             continue
         name = row.name
         for prefix in ("grad/", "param/"):

@@ -74,14 +74,15 @@ def _findings(
                 owner = label if what == "in" else parent or LOSS
                 yield Finding(owner, name, f"no gradient reaches {what}put of {label}", 1.0, True, label)
             continue
-        error = _error(port[name], reference[name], 0.0)
+        error = own_error(port[name], reference[name])
         arrives = what == "in" and not gradient
         if error > LIMIT:
             if label == LOSS:
                 yield Finding(LOSS, name, "the loss of the reference's outputs", error, False)
             elif gradient:
                 owner = label if what == "in" else parent or LOSS
-                yield Finding(owner, name, f"the gradient at the {what}put of {label}", error, True, label)
+                told = f"the gradient at the {what}put of {label}{_scaled(port[name], reference[name])}"
+                yield Finding(owner, name, told, error, True, label)
             elif arrives:
                 if parent:
                     yield Finding(parent, name, f"what it hands to {label}", error, False, label)
@@ -114,16 +115,28 @@ def _parameters(reference: Store, port: Store, calls: Mapping[str, Any]) -> Iter
         elif key not in reference:
             yield Finding(owner, key, f"parameter {name} gets a gradient, in the reference it has none", 1.0, True)
         else:
-            error = _error(port[key], reference[key], NEGLIGIBLE * scales.get(owner, 0.0))
+            error = own_error(port[key], reference[key], NEGLIGIBLE * scales.get(owner, 0.0))
             if error > LIMIT:
-                yield Finding(owner, key, f"the gradient of parameter {name}", error, True)
+                told = f"the gradient of parameter {name}{_scaled(port[key], reference[key])}"
+                yield Finding(owner, key, told, error, True)
+
+
+def _scaled(port: np.ndarray, reference: np.ndarray) -> str:
+    """`, 2 times the reference's`, if it is a constant multiple; otherwise empty."""
+    if port.shape != reference.shape or not reference.any():
+        return ""
+    first, second = port.reshape(-1).astype(np.float64), reference.reshape(-1).astype(np.float64)
+    factor = float(first @ second / (second @ second))
+    if np.linalg.norm(first - factor * second) > LIMIT * np.linalg.norm(first) or factor == 0:
+        return ", zero" if not first.any() else ""
+    return f", {factor:.12g} times the reference's"
 
 
 def _rms(array: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if array.size else 0.0
 
 
-def _error(port: np.ndarray, reference: np.ndarray, floor: float) -> float:
+def own_error(port: np.ndarray, reference: np.ndarray, floor: float = 0.0) -> float:
     """Relative Frobenius error; infinite for another shape; 0 where both are negligible beside `floor` (an rms)."""
     if port.shape != reference.shape:
         return float("inf")

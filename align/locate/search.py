@@ -1,15 +1,18 @@
 """Asking both sides' processes, after a red verdict, where the difference is."""
 
+import difflib
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from align import steps as step_modules
 from align.compare.verdict import Verdict
+from align.errors import UsageError
 from align.locate.divergence import Divergence, Where
 from align.locate.match import Values, first_divergent
-from align.locate.modules import divergence, locate
+from align.locate.modules import divergence, locate, own_error
 from align.locate.operations import refine
 from align.pipeline import TWIN, Recorder
 from align.record.store import Store
@@ -33,7 +36,37 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
     return found
 
 
-def replayed(recorder: Recorder, step: str) -> list[Divergence]:
+@dataclass(frozen=True)
+class Replayed:
+    """One tensor at a module's boundary: what the port's own code made of the reference's inputs."""
+
+    name: str
+    shape: tuple[int, ...]
+    error: float
+
+
+def replay_module(recorder: Recorder, step: str, module: str) -> tuple[list[Replayed], list[Divergence]]:
+    """The tensors at one module's boundary with the port's own error, and the divergence if it is wrong.
+
+    Raises UsageError for a module that the reference never calls.
+    """
+    tensors: list[Replayed] = []
+
+    def look(replays: Mapping[str, Store], places: Mapping[str, Mapping[str, Any]]) -> None:
+        if module not in places["torch"]:
+            near = difflib.get_close_matches(module, places["torch"], 3)
+            raise UsageError(f"--replay {module}: no such module call; near: {', '.join(near) or 'none'}")
+        for name, array in replays["torch"].items():
+            mine = name.startswith((f"{module}/", f"grad/{module}."))
+            if mine and name in replays["paddle"]:
+                tensors.append(Replayed(name, array.shape, own_error(replays["paddle"][name], array)))
+
+    found = replayed(recorder, step, look)
+    return tensors, [divergence for divergence in found if divergence.module == module]
+
+
+def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = None) -> list[Divergence]:
+    """Every wrong module of a step; `look` is shown both sides' replays and calls before they are gone."""
     with tempfile.TemporaryDirectory(dir=recorder.options.folder, prefix=".partial-replay-") as name:
         folder = Path(name)
 
@@ -48,6 +81,8 @@ def replayed(recorder: Recorder, step: str) -> list[Divergence]:
 
         places = {side: answer["places"] for side, answer in both("replay").items()}
         replays = {side: Store(folder, f"{step}-{side}") for side in places}
+        if look:
+            look(replays, places)
         if not _alike(places):
             return _by_value_alone(both, folder, step, places)
         findings = locate(replays["torch"], replays["paddle"], places)

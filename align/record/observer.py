@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from align.probing import listening
 from align.sides import Side
 
 ROOT_MODULE = "(model)"
@@ -74,7 +75,14 @@ def observe(
             if gradients:
                 side.on_gradient(tensor, partial(put_gradient, f"activation_grad/{label}/out{path}"))
 
-    with side.hooked(model, before, after):
+    def probed(name: str, tensor: Any) -> None:
+        label = f"{name}#{calls[f'probe {name}']}" if calls[f"probe {name}"] else name
+        calls[f"probe {name}"] += 1
+        put(f"probe/{label}", tensor, "activation")
+        if gradients:
+            side.on_gradient(tensor, partial(put_gradient, f"probe_grad/{label}"))
+
+    with side.hooked(model, before, after), listening(probed):
         yield
 
 

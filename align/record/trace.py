@@ -177,6 +177,7 @@ _NEUTRAL = {
     "assign": ("copy",),
     "mean": ("mean_all",),
     "arange": ("range",),
+    "to_tensor": ("tensor", "as_tensor", "from_numpy"),
     "full": ("full_like", "zeros", "ones", "zeros_like", "ones_like", "new_zeros", "new_ones", "new_full"),
 }
 _NAMES = {theirs: ours for ours, all_theirs in _NEUTRAL.items() for theirs in all_theirs}

@@ -63,7 +63,7 @@ class Tracer:
         """Take every tensor in nested tuples, lists and dictionaries that is not known yet as an input."""
         for name, tensor in _leaves(self._probe, value, path):
             if self._find(tensor) is None and id(tensor) not in self._named:
-                self._store(tensor, "input", self._once(f"input/{name.lstrip('/')}"), "input")
+                self._store(tensor, "input", self._once(f"input/{name.lstrip('/') or 0}"), "input")
 
     def enter(self, module: str, arguments: Any) -> None:
         """A module begins to run; what an outermost one is given are inputs."""
@@ -79,9 +79,9 @@ class Tracer:
         return self._running[-1] if self._running else ""
 
     def leave(self, module: str, outputs: Any) -> None:
-        """The module that began last is done."""
-        if self._running:
-            self._running.pop()
+        """A module is done, and with it those inside that did not get to their end: an exception left them."""
+        while self._running and self._running.pop().partition("#")[0] != (module or ROOT_MODULE):
+            pass
 
     def read(self, tensors: Sequence[Any]) -> list[int]:
         """Numbers of the values that an operation is about to read; what is new is stored before it can be changed."""

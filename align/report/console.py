@@ -12,6 +12,7 @@ from align.case import STEPS
 from align.compare.rows import Judgement
 from align.compare.verdict import Verdict
 from align.locate.divergence import Divergence
+from align.locate.search import Replayed
 from align.pipeline import Progress as Report
 from align.steps import AVAILABLE
 
@@ -81,17 +82,31 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
     console.print(f"[bold {colour}]{result.verdict}[/]{blamed}. Reports: {out}", soft_wrap=True, highlight=False)
 
 
+def print_replay(tensors: list[Replayed], found: list[Divergence], console: Console | None = None) -> None:
+    """One module alone: the tensors at its boundary, and the two source lines if it is wrong."""
+    console = console or Console()
+    table = Table("tensor", "shape", "own error (relative)")
+    for tensor in tensors:
+        table.add_row(escape(tensor.name), str(tensor.shape), f"{tensor.error:.3g}")
+    console.print(table)
+    for number, divergence in enumerate(found, 1):
+        _print_divergence(console, number, divergence)
+    console.print("[bold red]misaligned[/]" if found else "[bold green]aligned[/]")
+
+
 def _print_divergence(console: Console, number: int, divergence: Divergence) -> None:
     """The two source lines one above the other."""
     told = f"[bold]{number}. {divergence.step}: {escape(divergence.module)}[/]: {escape(divergence.what)}"
-    console.print(
-        f"{told}, off by {divergence.error:.3g} on the reference's own inputs", soft_wrap=True, highlight=False
-    )
+    if divergence.error < float("inf"):
+        told += f", off by {divergence.error:.3g} on the reference's own inputs"
+    console.print(told, soft_wrap=True, highlight=False)
     for side, where in (("reference", divergence.reference), ("port", divergence.port)):
         if where:
             made = f"  (made at {where.built['file']}:{where.built['line']})" if where.built else ""
             first = where.code.splitlines()[0] if where.code else ""
             console.print(f"   {side:<9} {where}  {escape(first)}{made}", soft_wrap=True, highlight=False)
+    again = f"align run {divergence.step} --replay '{divergence.module}'"
+    console.print(f"   alone     {again}", soft_wrap=True, highlight=False, style="dim")
 
 
 def _in_noise(judgement: Judgement | None) -> str:

@@ -133,7 +133,7 @@ class _Mode(TorchFunctionMode):
 
 
 def _opaque() -> bool:
-    """Inside backward, whose results are gradients and not operations, and inside vmap, whose tensors hold no values."""
+    """Inside backward, whose results are gradients, not operations; inside vmap, whose tensors hold no values."""
     return torch._C._current_graph_task_id() != -1 or torch._C._functorch.maybe_current_level() is not None
 
 
