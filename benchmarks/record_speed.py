@@ -2,8 +2,8 @@
 
     python benchmarks/record_speed.py [--rounds N]
 
-Prints JSON. `ratio` is the sum of both sides' recording passes over the sum of their bare passes (medians of passes taken
-in turn in one process a side); writing out what was still in memory is `flush`, apart.
+Prints JSON. `ratio` is the sum of both sides' recording passes over the sum of their bare passes (medians of passes
+taken in turn in one process a side); writing out what was still in memory is `flush`, apart.
 """
 
 import argparse
@@ -17,6 +17,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from align.record.process import environment  # noqa: E402
 
 
 def measure(name: str, rounds: int) -> dict[str, float]:
@@ -47,7 +50,7 @@ def measure(name: str, rounds: int) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             writer = StoreWriter(Path(folder), "pass")
             began = time.perf_counter()
-            with observe(side, model, writer, gradients=True):
+            with observe(side, model, writer, gradients=True, copy=False):
                 one_pass()
             seconds["recording"].append(time.perf_counter() - began)
             began = time.perf_counter()
@@ -61,14 +64,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--side", choices=("torch", "paddle"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
     if args.side:
         print(json.dumps(measure(args.side, args.rounds)))
         return
     sides = {}
     for side in ("torch", "paddle"):
         command = [sys.executable, __file__, "--side", side, "--rounds", str(args.rounds)]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
+        settings = environment(threads=1, tf32=False, roots=())  # what a recording process really runs with
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=settings).stdout
         sides[side] = json.loads(output.splitlines()[-1])
     total = {what: sum(side[what] for side in sides.values()) for what in ("bare", "recording", "flush")}
     answer = {

@@ -53,7 +53,7 @@ class Clean:
 
 def clean_pairs() -> list[Clean]:
     """What is measured, the quick ones first. Neighbours of one case and thread count share their processes."""
-    quick = [Clean("pit_probe", seed, 1) for seed in range(160)] + [Clean("pit_probe", seed, 2) for seed in range(40)]
+    quick = [Clean("pit_probe", seed, 1) for seed in range(170)] + [Clean("pit_probe", seed, 2) for seed in range(30)]
     whole = [Clean("pit_probe", find("pit_probe").seed, threads, AVAILABLE) for threads in (1, 2)]
     plain = ("pit_ti", "pit_xs", "pit_s", "pit_b")
     full = [Clean(name + suffix, 0, threads) for name in plain for suffix, threads in (("", 1), ("_distilled", 2))]

@@ -109,7 +109,7 @@ def _replay(args: argparse.Namespace) -> int:
             json.dumps({"module": args.replay, "tensors": rows, "divergences": [d.as_json() for d in found]}, indent=1)
         )
     else:
-        console.print_replay(tensors, found)
+        console.print_replay(tensors, found, args.case)
     return 1 if found else 0
 
 

@@ -148,7 +148,8 @@ def corrected(fields: Mapping[str, Any], port: np.ndarray) -> np.ndarray:
     if len(formula) > LONGEST:
         raise UsageError(f"deviation formula {formula[:40]!r}...: longer than {LONGEST} characters")
     try:
-        result = np.asarray(value(ast.parse(formula.strip(), mode="eval").body))
+        with np.errstate(all="ignore"):  # infinities are judged like any other value
+            result = np.asarray(value(ast.parse(formula.strip(), mode="eval").body))
     except (SyntaxError, ValueError):
         raise UsageError(f"deviation formula {formula!r}: not an arithmetic expression") from None
     except ArithmeticError as error:

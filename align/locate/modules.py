@@ -9,6 +9,7 @@ import numpy as np
 
 from align.compare.statistics import compare
 from align.locate.divergence import Divergence, Where
+from align.record.observer import ROOT_MODULE
 from align.record.replay import LOSS
 from align.record.store import Store
 
@@ -33,6 +34,23 @@ class Finding:
     backward: bool
     near: str | None = None  # the child call at which it showed
     uncalled: str | None = None  # a child call that the reference makes and the port does not
+
+
+def made_by(name: str, calls: Mapping[str, Any]) -> str:
+    """The call whose own code makes a tensor of a replay; empty for what the model is given.
+
+    Its outputs and its children's inputs; backwards, the gradients of its inputs, of its children's outputs and of its
+    parameters.
+    """
+    if name.startswith("grad/"):
+        return name.removeprefix("grad/").rpartition(".")[0] or ROOT_MODULE
+    match = NAME.match(name)
+    assert match, name
+    label = match["label"]
+    if (match["what"] == "out") is not bool(match["grad"]):
+        return label
+    parent: str = calls[label]["parent"] if label in calls else ""
+    return parent or (LOSS if match["grad"] else "")
 
 
 def locate(reference: Store, port: Store, places: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
@@ -104,12 +122,12 @@ def _parameters(reference: Store, port: Store, calls: Mapping[str, Any]) -> Iter
     scales: dict[str, float] = {}
     names = {name.removeprefix("grad/") for name in (*reference, *port) if name.startswith("grad/")}
     for name in names:
-        owner = name.rpartition(".")[0] or "(model)"
+        owner = name.rpartition(".")[0] or ROOT_MODULE
         key = f"grad/{name}"
         if key in reference:
             scales[owner] = max(scales.get(owner, 0.0), _rms(reference[key]))
     for name in sorted(names):
-        owner, key = name.rpartition(".")[0] or "(model)", f"grad/{name}"
+        owner, key = name.rpartition(".")[0] or ROOT_MODULE, f"grad/{name}"
         if key not in port:
             yield Finding(owner, key, f"parameter {name} gets no gradient", 1.0, True)
         elif key not in reference:

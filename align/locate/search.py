@@ -12,7 +12,7 @@ from align.compare.verdict import Verdict
 from align.errors import UsageError
 from align.locate.divergence import Divergence, Where
 from align.locate.match import Values, first_divergent
-from align.locate.modules import divergence, locate, own_error
+from align.locate.modules import divergence, locate, made_by, own_error
 from align.locate.operations import refine
 from align.pipeline import TWIN, Recorder
 from align.record.store import Store
@@ -38,7 +38,7 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
 
 @dataclass(frozen=True)
 class Replayed:
-    """One tensor at a module's boundary: what the port's own code made of the reference's inputs."""
+    """One tensor that a module's own code makes of the reference's values, and how far the port's is off."""
 
     name: str
     shape: tuple[int, ...]
@@ -46,7 +46,10 @@ class Replayed:
 
 
 def replay_module(recorder: Recorder, step: str, module: str) -> tuple[list[Replayed], list[Divergence]]:
-    """The tensors at one module's boundary with the port's own error, and the divergence if it is wrong.
+    """What one module's own code makes, with the port's own error, and the divergence if it is wrong.
+
+    That is its outputs and what it hands to its children, and backwards the gradients of its inputs, of its children's
+    outputs and of its parameters. Of unlike module trees there is only the divergence.
 
     Raises UsageError for a module that the reference never calls.
     """
@@ -56,9 +59,10 @@ def replay_module(recorder: Recorder, step: str, module: str) -> tuple[list[Repl
         if module not in places["torch"]:
             near = difflib.get_close_matches(module, places["torch"], 3)
             raise UsageError(f"--replay {module}: no such module call; near: {', '.join(near) or 'none'}")
+        if not _alike(places):
+            return  # there is no boundary of one module on both sides
         for name, array in replays["torch"].items():
-            mine = name.startswith((f"{module}/", f"grad/{module}."))
-            if mine and name in replays["paddle"]:
+            if name in replays["paddle"] and made_by(name, places["torch"]) == module:
                 tensors.append(Replayed(name, array.shape, own_error(replays["paddle"][name], array)))
 
     found = replayed(recorder, step, look)

@@ -44,10 +44,11 @@ class Context:
         progress: Callable[[int, int], None],
         perturbation: int | None = None,
         modules: tuple[str, ...] = ("*",),
+        copy: bool = True,
     ) -> None:
         self.side, self.case, self.plan, self.dtype = side, case, plan, dtype
         self._sink, self._reference, self.progress = sink, reference, progress
-        self._perturbation, self._modules = perturbation, modules
+        self._perturbation, self._modules, self._copy = perturbation, modules, copy
 
     def package(self, module: str) -> ModuleType:
         """A module of the side's own package: `package("losses")` is `torch_ref.losses` or `paddle_impl.losses`."""
@@ -81,7 +82,7 @@ class Context:
 
     def observing(self, model: Any, *, gradients: bool = False) -> AbstractContextManager[None]:
         """Record every module of the model while it runs inside this block."""
-        return observe(self.side, model, self._sink, gradients=gradients, only=self._modules)
+        return observe(self.side, model, self._sink, gradients=gradients, only=self._modules, copy=self._copy)
 
     def inputs(self, prefix: str = "input") -> list[Any]:
         return [self.tensor(f"{prefix}/{spec.name}") for spec in self.case.inputs]

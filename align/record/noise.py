@@ -1,6 +1,6 @@
 """The reference's own rounding error, measured: runs with everything one ulp off, against the float64 run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,14 +41,18 @@ class NoiseMeter:
         *,
         headline: bool = False,
         facts: Mapping[str, Any] | None = None,
+        unchanged: Callable[[], bool] | None = None,
     ) -> None:
         entry = self._truth.entries.get(name)
         if entry is None or entry.shape != array.shape or array.dtype.kind != "f" or not array.size:
             return
-        error = np.abs(array.astype(np.float64) - self._truth[name])
-        worst = float(error.max())
-        if np.isfinite(worst):
-            self.errors[name] = (float(np.sqrt(np.mean(np.square(error)))), worst)
+        with np.errstate(invalid="ignore"):  # infinities of a mask
+            error = np.abs(array.astype(np.float64) - self._truth[name])
+        finite = np.isfinite(error)
+        if not finite.all():
+            error = error[finite]
+        if error.size:
+            self.errors[name] = (float(np.sqrt(np.mean(np.square(error)))), float(error.max()))
 
     def alias(self, name: str, existing: str, kind: str) -> None:
         if existing in self.errors:

@@ -1,7 +1,7 @@
 """Every module's inputs and outputs, and the gradients that reach the outputs, recorded while a model runs."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
@@ -20,7 +20,14 @@ class Sink(Protocol):
     """Where tensors go: a store's writer, or a meter that compares them with a recorded truth."""
 
     def add(
-        self, name: str, array: np.ndarray, kind: str, *, headline: bool = ..., facts: Mapping[str, Any] | None = ...
+        self,
+        name: str,
+        array: np.ndarray,
+        kind: str,
+        *,
+        headline: bool = ...,
+        facts: Mapping[str, Any] | None = ...,
+        unchanged: Callable[[], bool] | None = ...,
     ) -> Any: ...
 
     def alias(self, name: str, existing: str, kind: str) -> Any: ...
@@ -28,17 +35,25 @@ class Sink(Protocol):
 
 @contextmanager
 def observe(
-    side: Side, model: Any, sink: Sink, *, gradients: bool = False, only: tuple[str, ...] = ("*",)
+    side: Side, model: Any, sink: Sink, *, gradients: bool = False, only: tuple[str, ...] = ("*",), copy: bool = True
 ) -> Iterator[None]:
     """Record `activation/<module>/in|out[/<path>]` in call order, and `activation_grad/<module>/out[/<path>]`.
 
     The k-th further call of one module is `<module>#k`. A tensor that was recorded before and has not been written to
-    since becomes an alias. `only` are patterns of module names. The hooks are removed whatever happens.
+    since becomes an alias. `only` are patterns of module names. The hooks are removed whatever happens. Without `copy`
+    the sink is given views of the tensors' own memory, and a way to ask whether they have been written to since.
     """
     calls: Counter[str] = Counter()
     backward: Counter[str] = Counter()
     running: list[tuple[str, str]] = []
     known: dict[int, tuple[Any, int | None, str]] = {}
+
+    def _add(name: str, tensor: Any, kind: str, version: int | None) -> None:
+        view = None if copy or version is None else side.view(tensor)
+        if view is None:
+            sink.add(name, side.to_numpy(tensor), kind)
+        else:
+            sink.add(name, view, kind, unchanged=lambda: side.version(tensor) == version)
 
     def put(name: str, tensor: Any, kind: str) -> None:
         version = side.version(tensor)
@@ -46,13 +61,13 @@ def observe(
         if held and held[0] is tensor and held[1] == version is not None:
             sink.alias(name, held[2], kind)
             return
-        sink.add(name, side.to_numpy(tensor), kind)
+        _add(name, tensor, kind, version)
         known[id(tensor)] = (tensor, version, name)  # holding the tensor keeps its id from being used again
 
     def put_gradient(name: str, tensor: Any) -> None:
         again = f"#{backward[name]}" if backward[name] else ""  # a second backward through the same forward
         backward[name] += 1
-        sink.add(name + again, side.to_numpy(tensor), "gradient")
+        _add(name + again, tensor, "gradient", side.version(tensor))
 
     def before(module: str, arguments: Any) -> None:
         name = module or ROOT_MODULE

@@ -38,7 +38,7 @@ class SideProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
-                env=_environment(threads, tf32, roots),
+                env=environment(threads, tf32, roots),
                 text=True,
             )
         except OSError as error:
@@ -96,7 +96,7 @@ class SideProcess:
         return errors.EnvironmentFault(f"the {self.name} process ended during {operation} (status {code}): {told}")
 
 
-def _environment(threads: int, tf32: bool, roots: tuple[Path, ...]) -> dict[str, str]:
+def environment(threads: int, tf32: bool, roots: tuple[Path, ...]) -> dict[str, str]:
     """Variables that must be in force before a framework is imported."""
     count = str(threads)
     fixed = {

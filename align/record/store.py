@@ -7,7 +7,7 @@ and an entry that points outside its file is refused.
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from align.errors import UsageError
+from align.errors import AlignError, UsageError
 
 ALIGNMENT = 64  # bytes: a cache line, so that mapped arrays are aligned for any dtype
 KINDS = ("input", "output", "activation", "gradient", "parameter", "buffer", "state", "curve", "metric", "statistic")
@@ -49,6 +49,10 @@ def store_files(name: str) -> tuple[str, str]:
     return f"{name}.tensors", f"{name}.index.jsonl"
 
 
+class Overwritten(AlignError):
+    """A tensor that was recorded without a copy changed before its bytes were written; record with copies."""
+
+
 class StoreWriter:
     """Appends tensors to `<folder>/<name>.tensors`; `close` writes the index. Use as a context manager.
 
@@ -62,7 +66,7 @@ class StoreWriter:
         self._position = 0
         self._file_hash = blake3()
         self._entries: dict[str, Entry | tuple[str, str]] = {}
-        self._queue: Queue[tuple[Entry, np.ndarray] | None] = Queue()
+        self._queue: Queue[tuple[Entry, np.ndarray, Callable[[], bool] | None] | None] = Queue()
         self._room = Semaphore(AHEAD)
         self._error: BaseException | None = None
         self._thread = Thread(target=self._work, daemon=True)
@@ -87,11 +91,13 @@ class StoreWriter:
         bfloat16: bool = False,
         headline: bool = False,
         facts: Mapping[str, Any] | None = None,
+        unchanged: Callable[[], bool] | None = None,
     ) -> None:
         """Append one array (any shape and byte order) under a name not used yet; it must not be changed afterwards.
 
-        `bfloat16` says that a uint16 array holds bfloat16 bits. A `headline` array also goes into the step's
-        reprod_log file, under the same name.
+        Where it is a view of memory that others may write to, `unchanged` is asked once the bytes are on their way, and
+        Overwritten comes from a later call if they may be wrong. `bfloat16`: a uint16 array holds bfloat16 bits. A
+        `headline` array also goes into the step's reprod_log file, under the same name.
         """
         self._check_new(name)
         if kind not in KINDS:
@@ -104,7 +110,7 @@ class StoreWriter:
         entry = Entry(name, kind, dtype, array.shape, 0, array.nbytes, headline, facts)
         self._entries[name] = entry
         self._room.acquire()
-        self._queue.put((entry, array))
+        self._queue.put((entry, array, unchanged))
 
     def describe(self, entry: Entry) -> None:
         """Put an entry into the index without its bytes."""
@@ -149,7 +155,10 @@ class StoreWriter:
         while (item := self._queue.get()) is not None:
             try:
                 if self._error is None:
-                    self._entries[item[0].name] = self._write(*item)
+                    entry, array, unchanged = item
+                    self._entries[entry.name] = self._write(entry, array)
+                    if unchanged and not unchanged():
+                        raise Overwritten(f"{entry.name} was written to while it was recorded")
             except BaseException as error:  # a full disk, say: told to whoever adds or closes next
                 self._error = error
             finally:

@@ -1,6 +1,7 @@
 """What a person sees: a progress bar while it runs, one table at the end."""
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -71,8 +72,9 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
         console.print(f"  [red]{row.verdict}[/] {row.step}: {escape(row.name)}: {escape(row.reason)}", soft_wrap=True)
     if len(failing) > SHOWN:
         console.print(f"  ... and {len(failing) - SHOWN} more rows, see {out}/rows.jsonl", soft_wrap=True)
-    for number, divergence in enumerate(result.divergences[:SHOWN], 1):
-        _print_divergence(console, number, divergence)
+    _print_divergences(console, result.divergences, result.case)
+    if len(_by_line(result.divergences)) > SHOWN:
+        console.print(f"  ... more of them in {out}/verdict.json", soft_wrap=True)
     for complaint in result.complaints:
         console.print(f"  [red]exception[/] {escape(complaint)}", soft_wrap=True)
     for subject in result.blind[:SHOWN]:
@@ -82,19 +84,37 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
     console.print(f"[bold {colour}]{result.verdict}[/]{blamed}. Reports: {out}", soft_wrap=True, highlight=False)
 
 
-def print_replay(tensors: list[Replayed], found: list[Divergence], console: Console | None = None) -> None:
-    """One module alone: the tensors at its boundary, and the two source lines if it is wrong."""
+def print_replay(tensors: list[Replayed], found: list[Divergence], case: str, console: Console | None = None) -> None:
+    """One module alone: what its own code makes, and the two source lines if it is wrong."""
     console = console or Console()
     table = Table("tensor", "shape", "own error (relative)")
     for tensor in tensors:
         table.add_row(escape(tensor.name), str(tensor.shape), f"{tensor.error:.3g}")
     console.print(table)
-    for number, divergence in enumerate(found, 1):
-        _print_divergence(console, number, divergence)
+    _print_divergences(console, found, case)
     console.print("[bold red]misaligned[/]" if found else "[bold green]aligned[/]")
 
 
-def _print_divergence(console: Console, number: int, divergence: Divergence) -> None:
+def _by_line(divergences: Iterable[Divergence]) -> list[list[Divergence]]:
+    """The same line is wrong in every module that runs it: those stand together, in the order of the first of them."""
+    groups: dict[object, list[Divergence]] = {}
+    for divergence in divergences:
+        port = divergence.port
+        built = port and port.built and (port.built["file"], port.built["line"])
+        key = (divergence.step, port.file, port.line, built) if port else id(divergence)
+        groups.setdefault(key, []).append(divergence)
+    return list(groups.values())
+
+
+def _print_divergences(console: Console, divergences: Iterable[Divergence], case: str) -> None:
+    for number, (first, *others) in enumerate(_by_line(divergences)[:SHOWN], 1):
+        _print_divergence(console, number, first, case)
+        if others:
+            modules = ", ".join(escape(divergence.module) for divergence in others)
+            console.print(f"   likewise  {modules}", soft_wrap=True, highlight=False)
+
+
+def _print_divergence(console: Console, number: int, divergence: Divergence, case: str) -> None:
     """The two source lines one above the other."""
     told = f"[bold]{number}. {divergence.step}: {escape(divergence.module)}[/]: {escape(divergence.what)}"
     if divergence.error < float("inf"):
@@ -105,7 +125,7 @@ def _print_divergence(console: Console, number: int, divergence: Divergence) -> 
             made = f"  (made at {where.built['file']}:{where.built['line']})" if where.built else ""
             first = where.code.splitlines()[0] if where.code else ""
             console.print(f"   {side:<9} {where}  {escape(first)}{made}", soft_wrap=True, highlight=False)
-    again = f"align run {divergence.step} --replay '{divergence.module}'"
+    again = f"align run {divergence.step} --case {case} --replay {shlex.quote(divergence.module)}"
     console.print(f"   alone     {again}", soft_wrap=True, highlight=False, style="dim")
 
 

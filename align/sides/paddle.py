@@ -110,6 +110,12 @@ class PaddleSide:
     def gradient(self, tensor: paddle.Tensor) -> np.ndarray:
         return self.to_numpy(paddle.zeros_like(tensor) if tensor.grad is None else tensor.grad)
 
+    def view(self, tensor: paddle.Tensor) -> np.ndarray | None:
+        """The values in the tensor's own memory; None where numpy cannot see that."""
+        if not tensor.place.is_cpu_place() or tensor.dtype == paddle.bfloat16:
+            return None
+        return np.from_dlpack(tensor.detach())
+
     def is_tensor(self, value: Any) -> bool:
         return isinstance(value, paddle.Tensor)
 

@@ -90,6 +90,12 @@ class TorchSide:
     def gradient(self, tensor: torch.Tensor) -> np.ndarray:
         return self.to_numpy(torch.zeros_like(tensor) if tensor.grad is None else tensor.grad)
 
+    def view(self, tensor: torch.Tensor) -> np.ndarray | None:
+        """The values in the tensor's own memory; None where numpy cannot see that."""
+        if tensor.device.type != "cpu" or tensor.dtype == torch.bfloat16 or tensor.layout != torch.strided:
+            return None
+        return tensor.detach().numpy()
+
     def is_tensor(self, value: Any) -> bool:
         return isinstance(value, torch.Tensor)
 

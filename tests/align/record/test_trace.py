@@ -186,6 +186,11 @@ def test_a_tensor_from_nowhere_is_an_error(told, side):
     assert f"at {file}:{source_line('_ = value - hidden')} reads a tensor of shape [3, 4]" in text
 
 
+def test_an_entry_point_left_alone_is_found(told):
+    (text,) = told["not_wrapped"]
+    assert f":{source_line('_ = made / 7')} reads a tensor of shape" in text and "no traced operation" in text
+
+
 def test_gradients_are_whole_and_stop_where_they_stop(traced):
     trace, store = traced("gradients")
     assert np.array_equal(store["op_grad/0"], 2 * 3 * X), "the sum over both readers"

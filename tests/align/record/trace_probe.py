@@ -119,6 +119,21 @@ def hole():
         return {"text": str(error), "file": __file__}
 
 
+def not_wrapped():
+    """With one entry point left alone, what comes through it is a hole where it is read."""
+    module, value = importlib.import_module(f"align.sides.{SIDE}_trace"), x()
+    table, name = ("_UNASKED", "from_numpy") if TORCH else ("_BYPASSING", "__matmul__")
+    every = getattr(module, table)
+    setattr(module, table, [entry for entry in every if name not in entry])
+    try:
+        with StoreWriter(Path(FOLDER), "not_wrapped") as writer, side.trace(writer, inputs=value) as tracer:
+            made = framework.from_numpy(X) if TORCH else value @ value.t()
+            _ = made / 7
+    finally:
+        setattr(module, table, every)
+    return [hole.text for hole in tracer.trace.holes]
+
+
 def gradients():
     def block(v):
         kept = v * 3
@@ -366,7 +381,19 @@ def without_gradient():
 
 
 SCENARIOS = (
-    *(numbering, lines, bypassing, hole, gradients, late_gradient, labels, attributes, optimizer, running_statistics),
+    *(
+        numbering,
+        lines,
+        bypassing,
+        hole,
+        not_wrapped,
+        gradients,
+        late_gradient,
+        labels,
+        attributes,
+        optimizer,
+        running_statistics,
+    ),
     *(bert, pit, restored, attention, without_gradient),
 )
 print(json.dumps({scenario.__name__: scenario() for scenario in SCENARIOS}))
