@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from align.locate.match import LIMIT, Values
+from align.locate.match import LIMIT, Values, made_by
 from align.locate.modules import Finding
 from align.record.store import Store
 from align.record.trace import Operation, Value
@@ -26,6 +26,8 @@ def first_divergent_backward(
         name = f"{value.name.removeprefix('input/')}/grad"
         return name in other and not _agree(own.get(name), other[name])
 
+    if finding.tensor in own and not finding.tensor.endswith("/grad") and not finding.tensor.startswith("grad/"):
+        return _cut(ours, own[finding.tensor], finding.owner)
     bad = {n for operation in operations for n in operation.inputs if wrong(trace.values[n])}
     for operation in reversed(operations):
         inputs = [number for number in operation.inputs if number in bad]
@@ -51,6 +53,21 @@ def _agree(found: np.ndarray | None, expected: np.ndarray) -> bool:
         return False
     difference = float(np.linalg.norm(found.reshape(-1) - expected.reshape(-1)))
     return difference <= LIMIT * float(np.linalg.norm(expected))
+
+
+def _cut(values: Values, array: np.ndarray, owner: str) -> Operation | None:
+    """On the way to an array through which no gradient can flow back, the last operation that one could still reach."""
+    todo, seen = [made_by(values, array, {owner})], set()
+    while todo:
+        operation = todo.pop(0)
+        if operation is None or operation.index in seen or operation.module != owner:
+            continue
+        seen.add(operation.index)
+        read = [values.trace.values[number] for number in operation.inputs]
+        if any(value.gradient for value in read):
+            return operation
+        todo += [values.trace.operations[value.operation] for value in read if value.operation is not None]
+    return None
 
 
 def _reader(values: Values, operations: list[Operation], tensor: str) -> Operation | None:

@@ -110,7 +110,7 @@ def first_divergent(
     what they made differently came together again.
     """
     trace = ours.trace
-    start = _producer(ours, failing, modules)
+    start = made_by(ours, failing, modules)
     if start is None:
         return None
     known: dict[int, bool] = {}
@@ -155,9 +155,9 @@ def _with_the_wrong_input(
         if other.name != operation.name or (modules is not None and other.module not in modules):
             continue
         read = [array for number in other.inputs if (array := theirs.array(number)) is not None]
-        differing = [n for (n, mine), theirs_ in zip(inputs, read, strict=False) if not _same(mine, theirs_)]
+        differing = [n for n, mine in inputs if not any(_same(mine, expected) for expected in read)]
         if not differing:
-            return operation
+            return operation  # it reads the same, perhaps in another order
         made = [array for number in other.outputs if (array := theirs.array(number)) is not None]
         if all(array in ours for array in made):
             continue  # it has its own counterpart, which is right
@@ -175,7 +175,7 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
     return first.size == second.size and _close(first.reshape(-1), second.reshape(-1), _rms(second))
 
 
-def _producer(values: Values, array: np.ndarray, modules: Collection[str] | None) -> Operation | None:
+def made_by(values: Values, array: np.ndarray, modules: Collection[str] | None) -> Operation | None:
     """The last operation, in these modules, that made exactly this array."""
     for operation in reversed(values.trace.operations):
         if modules is not None and operation.module not in modules:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,9 +66,14 @@ def locate(reference: Store, port: Store, places: Mapping[str, Mapping[str, Any]
     for owner in [*calls, LOSS]:
         own = findings.get(owner, [])
         # A call that is not made is a fault only if something comes out wrong.
-        if any(finding.uncalled is None for finding in own):
+        shown = [finding for finding in own if finding.uncalled is None]
+        if shown:
             # What a module does wrong forwards makes its gradients wrong too: those tell nothing more.
-            answer.append(min(own, key=lambda finding: finding.backward))
+            first = min(shown, key=lambda finding: finding.backward)
+            missed = next((finding.uncalled for finding in own if finding.uncalled), None)
+            if missed and not first.backward:
+                first = replace(first, what=f"it never calls {missed}", uncalled=missed)
+            answer.append(first)
     return answer
 
 
@@ -78,7 +83,7 @@ def _findings(
     for label, place in reference_calls.items():
         parent = place["parent"]
         if label not in calls and parent in calls and not _identity(reference, label):
-            yield Finding(parent, f"{label}/out", f"it never calls {label}", 1.0, False, None, label)
+            yield Finding(parent, f"{label}/out", f"it never calls {label}", 1.0, False, uncalled=label)
     for name in reference:
         if name.startswith("grad/"):
             continue

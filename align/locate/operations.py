@@ -10,7 +10,7 @@ from align.locate.divergence import Divergence, Where
 from align.locate.gradients import first_divergent_backward
 from align.locate.match import Values, first_divergent
 from align.locate.modules import Finding
-from align.record.source import next_statement
+from align.record.source import last_return, loop_header, next_statement
 from align.record.store import Store
 from align.record.trace import Operation
 
@@ -21,7 +21,7 @@ def refine(
     divergence: Divergence, finding: Finding, values: Mapping[str, Values], replays: Mapping[str, Store], places: Places
 ) -> Divergence:
     """The same divergence with the operation's own line on either side, where the traces show one."""
-    if finding.uncalled:
+    if finding.uncalled and not _stands_in(finding, values):
         call, built = places["torch"][finding.uncalled]["call"], places["torch"][finding.uncalled]["built"]
         reference = Where(**call, built=built) if call else divergence.reference
         return replace(divergence, port=_after_its_neighbour(finding, places) or divergence.port, reference=reference)
@@ -34,7 +34,7 @@ def refine(
             array = replays[side].get(finding.tensor)
             operation = None if array is None else first_divergent(ours, theirs, array, {finding.owner})
             if operation is None and array is not None:
-                before = _handed_on(array, replays[side], places[side], finding.owner) or before
+                before = _handed_on(array, replays[side], places, side, finding) or before
         lines[side] = _where(operation, before, places[side], finding.owner)
     return replace(divergence, port=lines["paddle"], reference=lines["torch"])
 
@@ -46,20 +46,46 @@ def _where(operation: Operation | None, before: Where | None, calls: Mapping[str
     return Where(operation.file, operation.line, operation.end_line, operation.code, built)
 
 
-def _handed_on(array: np.ndarray, replay: Store, calls: Mapping[str, Any], owner: str) -> Where | None:
-    """The call of the child whose output was handed on as it was: something should have been done to it there."""
+def _stands_in(finding: Finding, values: Mapping[str, Values]) -> bool:
+    """Whether the module's own code does itself what the call would do that it never makes."""
+    done = {operation.name for operation in values["torch"].trace.operations if operation.module == finding.uncalled}
+    return any(op.module == finding.owner and op.name in done for op in values["paddle"].trace.operations)
+
+
+def _handed_on(array: np.ndarray, replay: Store, places: Places, side: str, finding: Finding) -> Where | None:
+    """Where something should have been done to a child's output that was handed on as it was.
+
+    That is the call of the child; or, if the other side does it in a later statement to what it returns, the return.
+    """
+    calls, others = places[side], places["paddle" if side == "torch" else "torch"]
     for name, place in calls.items():
-        if place["parent"] != owner or not place["call"]:
+        if place["parent"] != finding.owner or not place["call"]:
             continue
         outputs = [n for n in replay if n.startswith(f"{name}/out") and not n.endswith("/grad")]
         if any(np.array_equal(replay[output], array) for output in outputs):
-            return Where(**place["call"], built=calls[owner]["built"])
+            built = calls[finding.owner]["built"]
+            if finding.near is None and _ends_a_statement_before_return(others.get(name)):
+                row = last_return(place["call"]["file"], place["call"]["line"])
+                if row:
+                    return Where(place["call"]["file"], *row, built=built)
+            return Where(**place["call"], built=built)
     return None
+
+
+def _ends_a_statement_before_return(place: Mapping[str, Any] | None) -> bool:
+    return bool(place and place["call"]) and not place["call"]["code"].startswith("return")
 
 
 def _after_its_neighbour(finding: Finding, places: Places) -> Where | None:
     """Where a call that the port never makes would stand: after the call that precedes it in the reference."""
-    previous = None
+    built = places["paddle"].get(finding.owner, {}).get("built")
+    missing, previous = places["torch"][finding.uncalled or ""]["call"], None
+    for name, place in places["torch"].items():
+        ours = places["paddle"].get(name)
+        if name != finding.uncalled and place["parent"] == finding.owner and ours and ours["call"]:
+            if missing and place["call"] == missing:  # one statement makes both calls: what it loops over is wrong
+                file, line = ours["call"]["file"], ours["call"]["line"]
+                return Where(file, *(loop_header(file, line) or (line, line, ours["call"]["code"])), built=built)
     for name, place in places["torch"].items():
         if name == finding.uncalled:
             break
@@ -69,4 +95,4 @@ def _after_its_neighbour(finding: Finding, places: Places) -> Where | None:
         return None
     following = next_statement(previous["file"], previous["end_line"])
     line, end, code = following or (previous["line"], previous["end_line"], previous["code"])
-    return Where(previous["file"], line, end, code, places["paddle"].get(finding.owner, {}).get("built"))
+    return Where(previous["file"], line, end, code, built)

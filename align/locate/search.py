@@ -93,7 +93,8 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
         found = [divergence(step, finding, places) for finding in findings]
         if not findings:
             return []
-        both("trace", modules=[finding.owner for finding in findings[:TRACED]])
+        wanted = [call for finding in findings[:TRACED] for call in (finding.owner, finding.uncalled) if call]
+        both("trace", modules=wanted)
         values = {
             side: Values(read(folder, f"{step}-{side}-trace"), Store(folder, f"{step}-{side}-trace")) for side in places
         }
@@ -104,7 +105,10 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
 def _alike(places: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the two module trees can be replayed on each other: calls of one name stand under parents of one name."""
     common = places["torch"].keys() & places["paddle"].keys()
-    return len(common) > 1 and all(places["torch"][n]["parent"] == places["paddle"][n]["parent"] for n in common)
+    functions_only = len(places["torch"]) == len(places["paddle"]) == 1
+    return (len(common) > 1 or functions_only) and all(
+        places["torch"][n]["parent"] == places["paddle"][n]["parent"] for n in common
+    )
 
 
 def _by_value_alone(

@@ -61,14 +61,14 @@ def nothing(*_: object) -> None:
 
 
 def worst_rows(verdict: Verdict, of: Literal["meaning", "precision"] = "meaning") -> dict[str, Worst]:
-    """By step, the row with the greatest error in units of noise, in one of the two judgements."""
+    """By step, the row with the greatest error in units of noise, in one of the two judgements; excused rows aside."""
     return {step.step: _worst(step, of) for step in verdict.steps}
 
 
 def _worst(step: StepVerdict, of: str) -> Worst:
     found = Worst()
     for row in step.rows:
-        judgement = getattr(row, of)
+        judgement = None if row.verdict in ("noted", "waived") else getattr(row, of)
         if judgement is not None and judgement.ratio > found.ratio:
             found = Worst(judgement.ratio, row.name, judgement.measure, exact=judgement.limit == 0)
     return replace(found, unjudged=sum(row.bad and row.meaning is None for row in step.rows))

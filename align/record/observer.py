@@ -1,7 +1,9 @@
 """Every module's inputs and outputs, and the gradients that reach the outputs, recorded while a model runs."""
 
+import math
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
@@ -47,8 +49,13 @@ def observe(
     backward: Counter[str] = Counter()
     running: list[tuple[str, str]] = []
     known: dict[int, tuple[Any, int | None, str]] = {}
+    lasting = _Spans(map(side.memory, side.tensors(model)))
 
-    def _add(name: str, tensor: Any, kind: str, version: int | None) -> None:
+    def version_of(tensor: Any) -> int | None:
+        """None where a write to the tensor might not be counted."""
+        return None if side.memory(tensor)[0] in lasting else side.version(tensor)
+
+    def add(name: str, tensor: Any, kind: str, version: int | None) -> None:
         view = None if copy or version is None else side.view(tensor)
         if view is None:
             sink.add(name, side.to_numpy(tensor), kind)
@@ -56,24 +63,30 @@ def observe(
             sink.add(name, view, kind, unchanged=lambda: side.version(tensor) == version)
 
     def put(name: str, tensor: Any, kind: str) -> None:
-        version = side.version(tensor)
+        version = version_of(tensor)
         held = known.get(id(tensor))
         if held and held[0] is tensor and held[1] == version is not None:
             sink.alias(name, held[2], kind)
             return
-        _add(name, tensor, kind, version)
+        add(name, tensor, kind, version)
         known[id(tensor)] = (tensor, version, name)  # holding the tensor keeps its id from being used again
 
-    def put_gradient(name: str, tensor: Any) -> None:
+    def put_gradient(name: str, steady: bool, tensor: Any) -> None:
         again = f"#{backward[name]}" if backward[name] else ""  # a second backward through the same forward
         backward[name] += 1
-        _add(name + again, tensor, "gradient", side.version(tensor))
+        add(name + again, tensor, "gradient", side.version(tensor) if steady else None)
+
+    def on_gradient(tensor: Any, name: str) -> None:
+        # The gradient of a parameter, or of a view of one, may be the memory that all its gradients are added up in.
+        side.on_gradient(tensor, partial(put_gradient, name, version_of(tensor) is not None))
 
     def before(module: str, arguments: Any) -> None:
         name = module or ROOT_MODULE
         label = f"{name}#{calls[name]}" if calls[name] else name
         calls[name] += 1
         running.append((name, label))
+        if not module:  # what a caller hands in is the caller's, its gradient too
+            lasting.extend(side.memory(tensor) for _, tensor in leaves(side, arguments))
         if _wanted(name, only):
             # In-place modules overwrite their input, so it is taken before they run.
             for path, tensor in leaves(side, arguments):
@@ -88,17 +101,38 @@ def observe(
         for path, tensor in leaves(side, outputs):
             put(f"activation/{label}/out{path}", tensor, "activation")
             if gradients:
-                side.on_gradient(tensor, partial(put_gradient, f"activation_grad/{label}/out{path}"))
+                on_gradient(tensor, f"activation_grad/{label}/out{path}")
 
     def probed(name: str, tensor: Any) -> None:
         label = f"{name}#{calls[f'probe {name}']}" if calls[f"probe {name}"] else name
         calls[f"probe {name}"] += 1
         put(f"probe/{label}", tensor, "activation")
         if gradients:
-            side.on_gradient(tensor, partial(put_gradient, f"probe_grad/{label}"))
+            on_gradient(tensor, f"probe_grad/{label}")
 
     with side.hooked(model, before, after), listening(probed):
         yield
+
+
+class _Spans:
+    """Memory that lasts longer than a pass: of parameters, buffers, and what a model is given.
+
+    Optimizers, running statistics and accumulated gradients are written there, and not every such write is counted in
+    a tensor's version: in Paddle an optimizer's is not, nor in either framework that of batch normalisation.
+    """
+
+    def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
+        self._spans: list[tuple[int, int]] = []
+        self.extend(spans)
+
+    def extend(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Add (address, bytes) of more."""
+        self._spans = sorted({*self._spans, *((start, start + length) for start, length in spans if length)})
+
+    def __contains__(self, address: int) -> bool:
+        """Whether a tensor that starts there lies in any of them: it is the same, or a view."""
+        at = bisect_right(self._spans, (address, math.inf)) - 1
+        return at >= 0 and address < self._spans[at][1]
 
 
 def leaves(side: Side, value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

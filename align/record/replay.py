@@ -8,6 +8,8 @@ child, or in the gradients of its own code, is its own doing. One pass finds eve
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from copy import copy
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,14 @@ def rebuilt(side: Side, value: Any, replace: Callable[[str, Any], Any], path: st
     """The same nested structure, every tensor replaced by `replace(path, tensor)`; paths as in `observer.leaves`."""
     if side.is_tensor(value):
         return replace(path, value)
+    if is_dataclass(value) and not isinstance(value, (Mapping, type)):
+        new = copy(value)
+        for field in fields(value):
+            # Not through a frozen class's own __setattr__.
+            object.__setattr__(
+                new, field.name, rebuilt(side, getattr(value, field.name), replace, f"{path}/{field.name}")
+            )
+        return new
     if isinstance(value, Mapping):
         changed = {key: rebuilt(side, item, replace, f"{path}/{key}") for key, item in value.items()}
         return changed if type(value) is dict else type(value)(**changed)
@@ -61,6 +71,13 @@ class _Labels:
         self.running.append(label)
         return label
 
+    def leave(self, module: str) -> str:
+        """The label of the call that ends; those inside that did not get to their end were left by an exception."""
+        label = self.running.pop()
+        while label.partition("#")[0] != (module or ROOT_MODULE):
+            label = self.running.pop()
+        return label
+
     @property
     def parent(self) -> str:
         return self.running[-2] if len(self.running) > 1 else ""
@@ -86,8 +103,8 @@ def record_boundaries(side: Side, subject: Subject, sink: Sink) -> Places:
     def before(module: str, arguments: Any) -> Any:
         return rebuilt(side, arguments, visible(labels.enter(module), "in"))
 
-    def after(_: str, outputs: Any) -> Any:
-        return rebuilt(side, outputs, visible(labels.running.pop(), "out"))
+    def after(module: str, outputs: Any) -> Any:
+        return rebuilt(side, outputs, visible(labels.leave(module), "out"))
 
     with side.hooked(subject.model, before, after):
         outputs = subject.model(*subject.inputs)
@@ -131,8 +148,8 @@ def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink, tr
             _root(tensor, f"{name}/grad")
         return rebuilt(side, arguments, lambda path, tensor: forced(f"{label}/in{path}", tensor))
 
-    def after(_: str, outputs: Any) -> Any:
-        label = labels.running.pop()
+    def after(module: str, outputs: Any) -> Any:
+        label = labels.leave(module)
         for path, tensor in leaves(side, outputs):
             name = f"{label}/out{path}"
             sink.add(name, side.to_numpy(tensor), "activation")

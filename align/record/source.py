@@ -81,19 +81,45 @@ def _framework_folders() -> tuple[str, ...]:
     return tuple(folders)
 
 
+Row = tuple[int, int, str]  # first line, last line, text
+
+
 @cache
-def _statements(file: str) -> tuple[tuple[int, int, str], ...]:
-    """(first line, last line, text) of every statement of a file, outer ones before what they hold."""
-    text = Path(file).read_text()
-    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)]
-    rows = [(node.lineno, node.end_lineno or node.lineno) for node in nodes]
-    lines = text.splitlines()
-    return tuple(sorted((first, last, "\n".join(lines[first - 1 : last]).strip()) for first, last in rows))
-
-
-def next_statement(file: str, line: int) -> tuple[int, int, str] | None:
-    """(first line, last line, text) of the statement that follows a line in a file; None where nothing does."""
+def _parsed(file: str) -> tuple[ast.Module, tuple[str, ...]]:
+    """The syntax tree and the lines of a file, empty where it cannot be read."""
     try:
-        return next((row for row in _statements(file) if row[0] > line), None)
+        text = Path(file).read_text()
+        return ast.parse(text), tuple(text.splitlines())
     except (OSError, SyntaxError, ValueError):
-        return None
+        return ast.Module([], []), ()
+
+
+def _row(file: str, first: int, last: int) -> Row:
+    return first, last, "\n".join(_parsed(file)[1][first - 1 : last]).strip()
+
+
+def _spanning(file: str, kind: Any, line: int) -> Any:
+    """The innermost node of a kind that holds a line, or None."""
+    nodes = [node for node in ast.walk(_parsed(file)[0]) if isinstance(node, kind)]
+    return max((n for n in nodes if n.lineno <= line <= n.end_lineno), key=lambda n: n.lineno, default=None)
+
+
+def next_statement(file: str, line: int) -> Row | None:
+    """The statement that follows a line in a file; None where nothing does."""
+    nodes = [node for node in ast.walk(_parsed(file)[0]) if isinstance(node, ast.stmt) and node.lineno > line]
+    node = min(nodes, key=lambda n: n.lineno, default=None)
+    return node and _row(file, node.lineno, node.end_lineno or node.lineno)
+
+
+def loop_header(file: str, line: int) -> Row | None:
+    """The head of the innermost `for` that runs a line, that says what it loops over; None outside all."""
+    node = _spanning(file, ast.For, line)
+    return node and _row(file, node.lineno, node.iter.end_lineno)
+
+
+def last_return(file: str, line: int) -> Row | None:
+    """The last `return` of the function that holds a line, if it comes after; earlier ones are the exceptions."""
+    function = _spanning(file, (ast.FunctionDef, ast.AsyncFunctionDef), line)
+    nodes = [n for n in ast.walk(function) if isinstance(n, ast.Return) and n.lineno > line] if function else []
+    node = max(nodes, key=lambda n: n.lineno, default=None)
+    return node and _row(file, node.lineno, node.end_lineno or node.lineno)

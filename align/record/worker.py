@@ -31,6 +31,7 @@ from align.record.observer import Sink
 from align.record.store import Overwritten, Store, StoreWriter
 from align.sides import Side
 
+LONGEST = 300  # characters of an exception's first line that are passed on; the log has all
 OTHER = {"torch": "paddle", "paddle": "torch"}
 
 
@@ -245,7 +246,8 @@ def _told(error: BaseException) -> str:
     own = Path(__file__).resolve().parents[1]
     outside = [f for f in frames if own not in Path(f.filename).resolve().parents and "site-packages" not in f.filename]
     where = f" at {outside[-1].filename}:{outside[-1].lineno}" if outside else ""
-    return f"{type(error).__name__}: {error}{where}"
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:LONGEST]}{where}"
 
 
 def main(name: str) -> None:

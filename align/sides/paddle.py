@@ -44,8 +44,11 @@ class PaddleSide:
 
     def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         paddle.seed(0)
+        # Paddle has no half-precision kernels for initialisers on a CPU; the weights are loaded later anyhow.
+        paddle.set_default_dtype("float64" if self._dtype == "float64" else "float32")
         with noting_constructors(paddle.nn.Layer):
             model = builder(**arguments)
+        paddle.set_default_dtype(self._dtype)
         model = model.to(dtype=self._dtype)
         if self._dtype == "float64":
             round_constants(model.sublayers(include_self=True))
@@ -76,7 +79,7 @@ class PaddleSide:
             array = _reference_layout(state[name], owner)
             if tuple(array.shape) != tuple(tensor.shape):
                 raise UsageError(f"{name}: weights have shape {array.shape}, the port {tuple(tensor.shape)}")
-            tensor.set_value(np.ascontiguousarray(array).astype(str(tensor.dtype).rpartition(".")[2], copy=False))
+            tensor.set_value(paddle.to_tensor(np.ascontiguousarray(array)).astype(tensor.dtype))
 
     def state(self, model: Any) -> dict[str, tuple[str, np.ndarray]]:
         return {n: (kind, _reference_layout(self.to_numpy(t), owner)) for n, kind, t, owner in self._named(model)}
@@ -109,6 +112,16 @@ class PaddleSide:
 
     def gradient(self, tensor: paddle.Tensor) -> np.ndarray:
         return self.to_numpy(paddle.zeros_like(tensor) if tensor.grad is None else tensor.grad)
+
+    def tensors(self, model: paddle.nn.Layer) -> list[paddle.Tensor]:
+        """Every parameter and every buffer, saved or not."""
+        return [*model.parameters(), *model.buffers()]
+
+    def memory(self, tensor: paddle.Tensor) -> tuple[int, int]:
+        """Address and number of bytes of the values; (0, 0) where they do not lie in one piece."""
+        if not tensor.is_dense() or tensor.size == 0:
+            return 0, 0
+        return tensor.data_ptr(), tensor.size * tensor.element_size()
 
     def view(self, tensor: paddle.Tensor) -> np.ndarray | None:
         """The values in the tensor's own memory; None where numpy cannot see that."""

@@ -60,6 +60,10 @@ class TorchSide:
 
     def load(self, model: Any, state: Mapping[str, np.ndarray]) -> None:
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
+        first = {id(tensor): name for name, _, tensor, _ in self._named(model)}
+        # Tied tensors have one name here, and several in a state dict.
+        tied = {name: first.get(id(tensor)) for name, tensor in model.state_dict(keep_vars=True).items()}
+        tensors |= {name: tensors[own] for name, own in tied.items() if name not in tensors and own in tensors}
         model.load_state_dict(tensors, strict=True)
 
     def state(self, model: Any) -> dict[str, tuple[str, np.ndarray]]:
@@ -89,6 +93,16 @@ class TorchSide:
 
     def gradient(self, tensor: torch.Tensor) -> np.ndarray:
         return self.to_numpy(torch.zeros_like(tensor) if tensor.grad is None else tensor.grad)
+
+    def tensors(self, model: torch.nn.Module) -> list[torch.Tensor]:
+        """Every parameter and every buffer, saved or not."""
+        return [*model.parameters(), *model.buffers()]
+
+    def memory(self, tensor: torch.Tensor) -> tuple[int, int]:
+        """Address and number of bytes of the values; (0, 0) where they do not lie in one piece."""
+        if tensor.layout != torch.strided:
+            return 0, 0
+        return tensor.data_ptr(), tensor.numel() * tensor.element_size()
 
     def view(self, tensor: torch.Tensor) -> np.ndarray | None:
         """The values in the tensor's own memory; None where numpy cannot see that."""

@@ -98,6 +98,20 @@ def test_one_wrong_epsilon_is_misaligned(align, root, tmp_path):
     assert "misaligned" in (tmp_path / "out/forward_diff.log").read_text()
 
 
+@pytest.mark.parametrize(("side", "other"), [("torch", "paddle"), ("paddle", "torch")])
+def test_a_side_that_imports_the_other_framework_is_refused(align, root, tmp_path, side, other):
+    """The clean runs above show that neither does; this, that it would be seen."""
+    folder = copied(root, tmp_path / "tree")
+    package = {"torch": "torch_ref", "paddle": "paddle_impl"}[side]
+    metrics = folder / package / "metrics.py"
+    metrics.write_text(metrics.read_text() + f"\nimport {other}\n")
+    result = align(
+        "run", "metric", "--case", "pit_probe", "--out", tmp_path / "out", cwd=folder, env={"PYTHONPATH": str(folder)}
+    )
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert f"the {side} process imported '{other}'" in result.stderr
+
+
 def test_json_goes_alone_to_standard_output(align, tmp_path):
     result = align("run", "weights", "--case", "pit_probe", "--out", tmp_path, "--json")
     assert json.loads(result.stdout) == json.loads((tmp_path / "verdict.json").read_text())
