@@ -17,7 +17,7 @@ from align.steps import AVAILABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README_cn.md")
-WITH_COMMANDS = (*READMES, "docs/gpu.md")
+WITH_COMMANDS = (*READMES, "docs/gpu.md", "docs/locate.md")
 PAGES = (*READMES, "log_reprod/README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 
 

@@ -44,8 +44,10 @@ def _differs(ours: Values, theirs: Values, value: Value) -> bool:
     if array is None or array.dtype.kind != "f":
         return False
     partner = theirs.number_of(array)
-    expected = None if partner is None else theirs.gradient(partner)
-    return expected is not None and not _agree(ours.gradient(value.number), expected)
+    if partner is None:
+        return False
+    found, expected = ours.gradient(value.number), theirs.gradient(partner)
+    return found is not None if expected is None else not _agree(found, expected)
 
 
 def _agree(found: np.ndarray | None, expected: np.ndarray) -> bool:

@@ -155,7 +155,7 @@ def _with_the_wrong_input(
         if other.name != operation.name or (modules is not None and other.module not in modules):
             continue
         read = [array for number in other.inputs if (array := theirs.array(number)) is not None]
-        differing = [n for n, mine in inputs if not any(_same(mine, expected) for expected in read)]
+        differing = [n for n, mine in inputs if not any(_reordered(mine, expected) for expected in read)]
         if not differing:
             return operation  # it reads the same, perhaps in another order
         made = [array for number in other.outputs if (array := theirs.array(number)) is not None]
@@ -169,6 +169,15 @@ def _with_the_wrong_input(
             if modules is None or maker.module in modules:
                 return maker
     return operation
+
+
+def _reordered(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether the elements are the same, in another order only under another shape."""
+    if _same(first, second):
+        return True
+    if first.size != second.size:
+        return False
+    return first.shape != second.shape and _same(np.sort(first, axis=None), np.sort(second, axis=None))
 
 
 def _same(first: np.ndarray, second: np.ndarray) -> bool:

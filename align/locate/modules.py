@@ -9,7 +9,7 @@ import numpy as np
 
 from align.compare.statistics import compare
 from align.locate.divergence import Divergence, Where
-from align.record.observer import ROOT_MODULE
+from align.record.calls import ROOT_MODULE
 from align.record.replay import LOSS
 from align.record.store import Store
 

@@ -22,8 +22,8 @@ def refine(
 ) -> Divergence:
     """The same divergence with the operation's own line on either side, where the traces show one."""
     if finding.uncalled and not _stands_in(finding, values):
-        call, built = places["torch"][finding.uncalled]["call"], places["torch"][finding.uncalled]["built"]
-        reference = Where(**call, built=built) if call else divergence.reference
+        missed = places["torch"][finding.uncalled]
+        reference = Where(**missed["call"], built=missed["built"]) if missed["call"] else divergence.reference
         return replace(divergence, port=_after_its_neighbour(finding, places) or divergence.port, reference=reference)
     lines = {}
     for side, other, before in (("paddle", "torch", divergence.port), ("torch", "paddle", divergence.reference)):
@@ -34,7 +34,11 @@ def refine(
             array = replays[side].get(finding.tensor)
             operation = None if array is None else first_divergent(ours, theirs, array, {finding.owner})
             if operation is None and array is not None:
-                before = _handed_on(array, replays[side], places, side, finding) or before
+                before = (
+                    _left_unused(replays, places, side, finding)
+                    or _handed_on(array, replays[side], places, side, finding)
+                    or before
+                )
         lines[side] = _where(operation, before, places[side], finding.owner)
     return replace(divergence, port=lines["paddle"], reference=lines["torch"])
 
@@ -52,6 +56,20 @@ def _stands_in(finding: Finding, values: Mapping[str, Values]) -> bool:
     return any(op.module == finding.owner and op.name in done for op in values["paddle"].trace.operations)
 
 
+def _left_unused(replays: Mapping[str, Store], places: Places, side: str, finding: Finding) -> Where | None:
+    """The call of the child whose output the reference hands on, where the port hands on another's."""
+    expected, answer = replays["torch"].get(finding.tensor), None
+    if expected is None:
+        return None
+    for name, place in places[side].items():
+        if place["parent"] != finding.owner or not place["call"] or name == finding.near:
+            continue
+        outputs = [n for n in replays["torch"] if n.startswith(f"{name}/out") and not n.endswith("/grad")]
+        if any(np.array_equal(replays["torch"][output], expected) for output in outputs):
+            answer = Where(**place["call"], built=places[side][finding.owner]["built"])
+    return answer
+
+
 def _handed_on(array: np.ndarray, replay: Store, places: Places, side: str, finding: Finding) -> Where | None:
     """Where something should have been done to a child's output that was handed on as it was.
 
@@ -67,13 +85,13 @@ def _handed_on(array: np.ndarray, replay: Store, places: Places, side: str, find
             if finding.near is None and _ends_a_statement_before_return(others.get(name)):
                 row = last_return(place["call"]["file"], place["call"]["line"])
                 if row:
-                    return Where(place["call"]["file"], *row, built=built)
+                    return Where(place["call"]["file"], row[0], row[1], row[2], built)
             return Where(**place["call"], built=built)
     return None
 
 
 def _ends_a_statement_before_return(place: Mapping[str, Any] | None) -> bool:
-    return bool(place and place["call"]) and not place["call"]["code"].startswith("return")
+    return place is not None and bool(place["call"]) and not place["call"]["code"].startswith("return")
 
 
 def _after_its_neighbour(finding: Finding, places: Places) -> Where | None:
@@ -82,10 +100,12 @@ def _after_its_neighbour(finding: Finding, places: Places) -> Where | None:
     missing, previous = places["torch"][finding.uncalled or ""]["call"], None
     for name, place in places["torch"].items():
         ours = places["paddle"].get(name)
-        if name != finding.uncalled and place["parent"] == finding.owner and ours and ours["call"]:
-            if missing and place["call"] == missing:  # one statement makes both calls: what it loops over is wrong
-                file, line = ours["call"]["file"], ours["call"]["line"]
-                return Where(file, *(loop_header(file, line) or (line, line, ours["call"]["code"])), built=built)
+        if name == finding.uncalled or place["parent"] != finding.owner or not ours or not ours["call"]:
+            continue
+        if missing and place["call"] == missing:  # one statement makes both calls: what it loops over is wrong
+            file, line = ours["call"]["file"], ours["call"]["line"]
+            first, last, code = loop_header(file, line) or (line, line, ours["call"]["code"])
+            return Where(file, first, last, code, built)
     for name, place in places["torch"].items():
         if name == finding.uncalled:
             break

@@ -13,9 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from align.probing import listening
+from align.record.calls import ROOT_MODULE
 from align.sides import Side
-
-ROOT_MODULE = "(model)"
 
 
 class Sink(Protocol):
@@ -49,14 +48,21 @@ def observe(
     backward: Counter[str] = Counter()
     running: list[tuple[str, str]] = []
     known: dict[int, tuple[Any, int | None, str]] = {}
-    lasting = _Spans(map(side.memory, side.tensors(model)))
+    owned, given = _Spans(), _Spans()  # memory of the model, and of what it is called with
+    owned.extend(map(side.memory, side.tensors(model)))
 
     def version_of(tensor: Any) -> int | None:
         """None where a write to the tensor might not be counted."""
-        return None if side.memory(tensor)[0] in lasting else side.version(tensor)
+        return None if side.memory(tensor)[0] in owned else side.version(tensor)
 
-    def add(name: str, tensor: Any, kind: str, version: int | None) -> None:
-        view = None if copy or version is None else side.view(tensor)
+    def passing(tensor: Any) -> bool:
+        """Whether no one but the operations of this pass writes there, and its gradient is not added up with others."""
+        address = side.memory(tensor)[0]
+        return address not in owned and address not in given
+
+    def add(name: str, tensor: Any, kind: str, view_it: bool) -> None:
+        version = side.version(tensor)
+        view = side.view(tensor) if view_it and not copy and version is not None else None
         if view is None:
             sink.add(name, side.to_numpy(tensor), kind)
         else:
@@ -68,25 +74,24 @@ def observe(
         if held and held[0] is tensor and held[1] == version is not None:
             sink.alias(name, held[2], kind)
             return
-        add(name, tensor, kind, version)
+        add(name, tensor, kind, passing(tensor))
         known[id(tensor)] = (tensor, version, name)  # holding the tensor keeps its id from being used again
 
-    def put_gradient(name: str, steady: bool, tensor: Any) -> None:
+    def put_gradient(name: str, view_it: bool, tensor: Any) -> None:
         again = f"#{backward[name]}" if backward[name] else ""  # a second backward through the same forward
         backward[name] += 1
-        add(name + again, tensor, "gradient", side.version(tensor) if steady else None)
+        add(name + again, tensor, "gradient", view_it)
 
     def on_gradient(tensor: Any, name: str) -> None:
-        # The gradient of a parameter, or of a view of one, may be the memory that all its gradients are added up in.
-        side.on_gradient(tensor, partial(put_gradient, name, version_of(tensor) is not None))
+        side.on_gradient(tensor, partial(put_gradient, name, passing(tensor)))
 
     def before(module: str, arguments: Any) -> None:
         name = module or ROOT_MODULE
         label = f"{name}#{calls[name]}" if calls[name] else name
         calls[name] += 1
         running.append((name, label))
-        if not module:  # what a caller hands in is the caller's, its gradient too
-            lasting.extend(side.memory(tensor) for _, tensor in leaves(side, arguments))
+        if not module:
+            given.extend(side.memory(tensor) for _, tensor in leaves(side, arguments))
         if _wanted(name, only):
             # In-place modules overwrite their input, so it is taken before they run.
             for path, tensor in leaves(side, arguments):
@@ -121,9 +126,8 @@ class _Spans:
     a tensor's version: in Paddle an optimizer's is not, nor in either framework that of batch normalisation.
     """
 
-    def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
+    def __init__(self) -> None:
         self._spans: list[tuple[int, int]] = []
-        self.extend(spans)
 
     def extend(self, spans: Iterable[tuple[int, int]]) -> None:
         """Add (address, bytes) of more."""

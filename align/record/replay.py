@@ -6,7 +6,6 @@ inputs, and its children's outputs, are the reference's, so what differs at its 
 child, or in the gradients of its own code, is its own doing. One pass finds every wrong module, not just the first.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
@@ -14,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from align.record.observer import ROOT_MODULE, Sink, leaves
+from align.record.calls import Calls
+from align.record.observer import Sink, leaves
 from align.record.places import built
 from align.record.source import user_place
 from align.record.store import Store
@@ -49,38 +49,20 @@ def rebuilt(side: Side, value: Any, replace: Callable[[str, Any], Any], path: st
     return value
 
 
-class _Labels:
-    """Names of module calls: dotted path, `#k` for the k-th further call, `(model)` for the root; and their places."""
+class _Labels(Calls):
+    """Module calls and their places."""
 
     def __init__(self, modules: Mapping[str, Any]) -> None:
+        super().__init__()
         self._modules = modules
-        self._calls: Counter[str] = Counter()
-        self.running: list[str] = []
         self.places: Places = {}
 
     def enter(self, module: str) -> str:
-        name = module or ROOT_MODULE
-        label = f"{name}#{self._calls[name]}" if self._calls[name] else name
-        self._calls[name] += 1
+        label = super().enter(module)
         call, made = user_place(), built(self._modules[module])
-        self.places[label] = {
-            "parent": self.running[-1] if self.running else "",
-            "type": type(self._modules[module]).__name__,
-        }
+        self.places[label] = {"parent": self.parent, "type": type(self._modules[module]).__name__}
         self.places[label] |= {"call": call and call.as_json(), "built": made and made.as_json()}
-        self.running.append(label)
         return label
-
-    def leave(self, module: str) -> str:
-        """The label of the call that ends; those inside that did not get to their end were left by an exception."""
-        label = self.running.pop()
-        while label.partition("#")[0] != (module or ROOT_MODULE):
-            label = self.running.pop()
-        return label
-
-    @property
-    def parent(self) -> str:
-        return self.running[-2] if len(self.running) > 1 else ""
 
 
 def record_boundaries(side: Side, subject: Subject, sink: Sink) -> Places:
@@ -88,14 +70,20 @@ def record_boundaries(side: Side, subject: Subject, sink: Sink) -> Places:
 
     The answer says of every call where it stands, and where its module was constructed.
     """
-    labels, forks = _Labels(side.modules(subject.model)), []
+    labels = _Labels(side.modules(subject.model))
+    names: list[str] = []
+    arrived: dict[str, np.ndarray] = {}
 
     def visible(label: str, what: str) -> Callable[[str, Any], Any]:
         def fork(path: str, tensor: Any) -> Any:
             name = f"{label}/{what}{path}"
             sink.add(name, side.to_numpy(tensor), "activation")
-            forked = side.fork(tensor) if subject.loss else tensor
-            forks.append((name, forked))
+            if subject.loss is None:
+                return tensor
+            forked = side.fork(tensor)
+            names.append(name)
+            # A hook, and not what the tensor holds in the end: that is the gradient of what was last written into it.
+            side.on_gradient(forked, lambda gradient: arrived.update({name: side.to_numpy(gradient)}))
             return forked
 
         return fork
@@ -113,10 +101,9 @@ def record_boundaries(side: Side, subject: Subject, sink: Sink) -> Places:
     loss = subject.loss(outputs)
     sink.add(f"{LOSS}/out", side.to_numpy(loss), "output")
     side.backward([loss])
-    for name, forked in forks:
-        gradient = side.received(forked)
-        if gradient is not None:
-            sink.add(f"{name}/grad", gradient, "gradient")
+    for name in names:
+        if name in arrived:
+            sink.add(f"{name}/grad", arrived[name], "gradient")
     for name, gradient in side.gradients(subject.model).items():
         if gradient is not None:
             sink.add(f"grad/{name}", gradient, "gradient")
@@ -135,9 +122,11 @@ def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink, tr
             return tensor
         leaf = side.from_numpy(reference[name], gradient=subject.loss is not None and reference[name].dtype.kind == "f")
         held.append((name, leaf))
+        # A leaf must not be written into, which a module may do to what it is given.
+        forked = leaf if subject.loss is None else side.fork(leaf)
         if tracer:
-            tracer.given(leaf, name)
-        return leaf
+            tracer.given(forked, name)
+        return forked
 
     def before(module: str, arguments: Any) -> Any:
         label = labels.enter(module)

@@ -108,7 +108,7 @@ def next_statement(file: str, line: int) -> Row | None:
     """The statement that follows a line in a file; None where nothing does."""
     nodes = [node for node in ast.walk(_parsed(file)[0]) if isinstance(node, ast.stmt) and node.lineno > line]
     node = min(nodes, key=lambda n: n.lineno, default=None)
-    return node and _row(file, node.lineno, node.end_lineno or node.lineno)
+    return None if node is None else _row(file, node.lineno, node.end_lineno or node.lineno)
 
 
 def loop_header(file: str, line: int) -> Row | None:
@@ -122,4 +122,4 @@ def last_return(file: str, line: int) -> Row | None:
     function = _spanning(file, (ast.FunctionDef, ast.AsyncFunctionDef), line)
     nodes = [n for n in ast.walk(function) if isinstance(n, ast.Return) and n.lineno > line] if function else []
     node = max(nodes, key=lambda n: n.lineno, default=None)
-    return node and _row(file, node.lineno, node.end_lineno or node.lineno)
+    return None if node is None else _row(file, node.lineno, node.end_lineno or node.lineno)

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from align.record.calls import Calls
 from align.record.identities import Identities, Tensors
-from align.record.observer import ROOT_MODULE, Sink
+from align.record.observer import Sink
 from align.record.stack import Stacks
 from align.record.trace import Operation, Trace, Untraced, Value, neutral_name, plain_attributes
 
@@ -52,8 +53,7 @@ class Tracer:
         self._identities = Identities(probe)
         self._watched: dict[int, Callable[[], None]] = {}
         self._names: Counter[str] = Counter()
-        self._calls: Counter[str] = Counter()
-        self._running: list[str] = []
+        self._calls = Calls()
         self._open = True
         self._holes: list[tuple[int, str]] = []
         # Set by the side: the same function, whose own operations are not noted.
@@ -67,21 +67,17 @@ class Tracer:
 
     def enter(self, module: str, arguments: Any) -> None:
         """A module begins to run; what an outermost one is given are inputs."""
-        name = module or ROOT_MODULE
-        label = f"{name}#{self._calls[name]}" if self._calls[name] else name
-        self._calls[name] += 1
-        if not self._running:
+        label = self._calls.enter(module)
+        if not self._calls.parent:
             self.given(arguments, f"{label}/in")
-        self._running.append(label)
 
     def running(self) -> str:
         """The innermost module call that runs now, empty outside all."""
-        return self._running[-1] if self._running else ""
+        return self._calls.innermost
 
     def leave(self, module: str, outputs: Any) -> None:
         """A module is done, and with it those inside that did not get to their end: an exception left them."""
-        while self._running and self._running.pop().partition("#")[0] != (module or ROOT_MODULE):
-            pass
+        self._calls.leave(module)
 
     def read(self, tensors: Sequence[Any]) -> list[int]:
         """Numbers of the values that an operation is about to read; what is new is stored before it can be changed."""

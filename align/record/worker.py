@@ -106,6 +106,7 @@ class Worker:
         return {"seconds": state.seconds[step]}
 
     def _write(self, state: Run, step: str, copy: bool) -> None:
+        state.failures.pop(step, None)  # a hook that met Overwritten looks like a port that raised
         with StoreWriter(state.folder, step) as writer:
             try:
                 self._record(state, step, state.dtype, writer, copy=copy)

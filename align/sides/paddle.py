@@ -161,12 +161,8 @@ class PaddleSide:
         return dict(model.named_sublayers(include_self=True))
 
     def fork(self, tensor: paddle.Tensor) -> paddle.Tensor:
-        """The same values under a tensor of its own, whose gradient is only what comes through it."""
-        if tensor.stop_gradient:
-            return tensor
-        forked = tensor.clone()
-        forked.retain_grads()
-        return forked
+        """The same values in a tensor and memory of its own, whose gradient is only what comes through it."""
+        return tensor if tensor.stop_gradient else tensor.clone()
 
     def has_history(self, tensor: paddle.Tensor) -> bool:
         """Whether a gradient can be sent back from this tensor."""

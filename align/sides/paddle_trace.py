@@ -50,9 +50,11 @@ class PaddleProbe:
         return tensor._inplace_version() if tensor._is_initialized() else -1
 
     def memory(self, tensor: Any) -> Memory | None:
-        if not tensor._is_initialized() or not tensor.is_dense() or not tensor.size:
+        if not tensor._is_initialized() or not tensor.is_dense():
             return None
         shape, stride, low = tuple(tensor.shape), tuple(tensor.strides), tensor.data_ptr()
+        if 0 in shape:
+            return None
         last = sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
         high = low + (last + 1) * tensor.element_size()
         return Memory(low - tensor.offset, low, high, (shape, stride, tensor.dtype))
@@ -134,7 +136,7 @@ class _Dispatch:
         result = function(*args, **kwargs)
         outputs = tensors_in(result, Tensor, [])[: _RESULTS.get(name)]
         written: Sequence[Any] = ()
-        if name in _STATISTICS:
+        if name in _STATISTICS and len(args) > max(_STATISTICS[name]):
             mean, variance, tests = (args[i] for i in _STATISTICS[name])
             written = [] if tests else [mean, variance]
         elif overwrites:

@@ -142,12 +142,8 @@ class TorchSide:
         return dict(model.named_modules())
 
     def fork(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The same values under a tensor of its own, whose gradient is only what comes through it."""
-        if not tensor.requires_grad:
-            return tensor
-        forked = tensor.view_as(tensor)
-        forked.retain_grad()
-        return forked
+        """The same values in a tensor and memory of its own, whose gradient is only what comes through it."""
+        return tensor.clone() if tensor.requires_grad else tensor
 
     def has_history(self, tensor: torch.Tensor) -> bool:
         """Whether a gradient can be sent back from this tensor."""

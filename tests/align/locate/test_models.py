@@ -23,9 +23,6 @@ def parameter(module, *shape):
 
 def tie(module, other):
     module.weight = other.weight
-
-def stopped(tensor):
-    return tensor.detach()
 """,
     "paddle": """
 import paddle as T
@@ -38,9 +35,6 @@ def parameter(module, *shape):
 
 def tie(module, other):
     module.weight = other.weight
-
-def stopped(tensor):
-    return tensor.detach()
 """,
 }
 
@@ -77,12 +71,12 @@ class Half(Module):
 class Net(Module):
     def __init__(self):
         super().__init__()
-        self.half = Half()
+        self.both = Half()
 
     def forward(self, x):
-        x = self.half(x, False)
+        x = self.both(x, False)
         x = x + 1
-        return self.half(x, True)
+        return self.both(x, True)
 """,
     "dictionaries": """
 class Inner(Module):
@@ -229,19 +223,19 @@ class Net(Module):
 
 # (model, step, text in the port, what it becomes, module to blame)
 BUGS = [
-    ("called_twice", "forward", "T.tanh(self.fc(x))", "T.tanh(1.5 * self.fc(x))", "half#1"),
+    ("called_twice", "forward", "T.tanh(self.fc(x))", "T.tanh(1.5 * self.fc(x))", "both#1"),
     ("called_twice", "forward", "x = x + 1", "x = x + 2", "(model)"),
-    ("called_twice", "bp_align", "T.tanh(self.fc(x))", "T.tanh(stopped(self.fc(x)))", "half#1"),
+    ("called_twice", "bp_align", "T.tanh(self.fc(x))", "T.tanh(self.fc(x).detach())", "both#1"),
     ("dictionaries", "forward", "right * 3", "right * 2", "inner"),
     ("dictionaries", "forward", "total * deep", "total - deep", "(model)"),
-    ("dictionaries", "bp_align", 'y["more"][1]["deep"]', 'stopped(y["more"][1]["deep"])', "(model)"),
+    ("dictionaries", "bp_align", 'y["left"]', 'y["left"].detach()', "(model)"),
     ("functions_only", "forward", "scores = scores / 2", "scores = scores / 3", "(model)"),
     ("functions_only", "forward", "z = T.sin(y)", "z = T.cos(y)", "(model)"),
-    ("functions_only", "bp_align", "y = y + self.b", "y = stopped(y) + self.b", "(model)"),
+    ("functions_only", "bp_align", "y = y + self.b", "y = y.detach() + self.b", "(model)"),
     ("tied", "forward", "T.tanh(self.first(x))", "T.sin(self.first(x))", "(model)"),
-    ("tied", "forward", "self.second(x)", "self.first(x)", "(model)"),
+    ("tied", "forward", "return self.second(x)", "return self.first(x)", "(model)"),
     ("in_place", "forward", "x *= 2", "x *= 3", "shift"),
-    ("in_place", "bp_align", "T.sin(self.fc(x))", "T.sin(stopped(self.fc(x)))", "(model)"),
+    ("in_place", "bp_align", "T.sin(self.fc(x))", "T.sin(self.fc(x).detach())", "(model)"),
     ("keywords", "forward", "y + bias", "y - bias", "mix"),
     ("keywords", "forward", "bias = T.sin(x)", "bias = T.tanh(x)", "(model)"),
     ("raising", "forward", "y = T.tanh(y)", "y = T.sin(y)", "(model)"),
@@ -357,9 +351,9 @@ class Net(Module):
 @pytest.mark.parametrize(
     ("side", "after", "told"),
     [
-        ("port", "y = y * stopped(self.gain)", "parameter gain gets no gradient"),
-        ("reference", "y = y * stopped(self.gain)", "parameter gain gets a gradient, in the reference it has none"),
-        ("port", "y = y * (3 * self.gain - 2 * stopped(self.gain))", "3 times the reference's"),
+        ("port", "y = y * self.gain.detach()", "parameter gain gets no gradient"),
+        ("reference", "y = y * self.gain.detach()", "parameter gain gets a gradient, in the reference it has none"),
+        ("port", "y = y * (3 * self.gain - 2 * self.gain.detach())", "3 times the reference's"),
     ],
 )
 def test_what_is_wrong_with_a_gradient_is_said(twins, side, after, told):

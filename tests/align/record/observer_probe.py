@@ -1,12 +1,17 @@
 """Records small models in a process of one framework: `observer_probe.py SIDE FOLDER`.
 
-Every scenario leaves what it recorded as a store of its name in FOLDER; what else a test wants to know is the JSON on
-standard output, by scenario.
+Every scenario leaves what it recorded as a store of its name in FOLDER, and in `<name>.views` what was recorded without
+copies by a writer that wrote nothing before all was over. What else a test wants to know is the JSON on standard
+output, by scenario.
 """
 
+import copy
 import importlib
 import json
+import os
 import sys
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +22,7 @@ from align.cases import find
 from align.plan import weights
 from align.record.context import resolve
 from align.record.observer import observe
-from align.record.store import StoreWriter
+from align.record.store import Overwritten, StoreWriter
 
 SIDE, FOLDER = sys.argv[1:]
 framework = importlib.import_module(SIDE)
@@ -83,15 +88,58 @@ def hooks(model):
     return sum(len(getattr(module, kind, None) or ()) for module in modules for kind in kinds)
 
 
-def record(scenario, model, *args, gradients=False, only=("*",), backward=1):
-    with StoreWriter(Path(FOLDER), scenario) as writer, observe(side, model, writer, gradients=gradients, only=only):
-        output = model(*args)
-        if gradients:
-            cotangent = side.from_numpy(np.arange(1.0, 7.0).reshape(2, 3))
-            for _ in range(backward - 1):
-                output.backward(cotangent, retain_graph=True)
-            output.backward(cotangent)
-    return {"hooks": hooks(model)}
+def record(scenario, model, value, gradients=False, only=("*",), backward=1, afterwards=None):
+    fresh = copy.deepcopy(model)
+    with StoreWriter(Path(FOLDER), scenario) as writer:
+        with observe(side, model, writer, gradients=gradients, only=only):
+            there_and_back(model, value, gradients, backward)
+        if afterwards:
+            afterwards(model)
+    told = {"hooks": hooks(model), "overwritten": None}
+    value = side.from_numpy(X, gradient=side.has_history(value))
+    try:
+        with late_writer(f"{scenario}.views") as writer:
+            with observe(side, fresh, writer, gradients=gradients, only=only, copy=False):
+                there_and_back(fresh, value, gradients, backward)
+            if afterwards:
+                afterwards(fresh)
+    except Overwritten as error:
+        told["overwritten"] = str(error).split()[0]
+    return told
+
+
+def there_and_back(model, value, gradients, backward):
+    output = model(value)
+    if gradients:
+        cotangent = side.from_numpy(np.arange(1.0, 7.0).reshape(2, 3))
+        for _ in range(backward - 1):
+            output.backward(cotangent, retain_graph=True)
+        output.backward(cotangent)
+
+
+@contextmanager
+def late_writer(name):
+    """A writer whose thread is held up, as by a slow disk, until the block is left: its file is a pipe that is full."""
+    pipe, content = Path(FOLDER, f"{name}.tensors"), bytearray()
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    def drain():
+        while chunk := os.read(reader, 1 << 20):
+            content.extend(chunk)
+
+    thread = threading.Thread(target=drain)
+    try:
+        with StoreWriter(Path(FOLDER), name) as writer:
+            writer.add("plug", np.zeros(1 << 20, np.uint8), "input")
+            yield writer
+            os.set_blocking(reader, True)
+            thread.start()
+    finally:
+        thread.join()
+        os.close(reader)
+        pipe.unlink()
+        pipe.write_bytes(content)
 
 
 def order():
@@ -221,6 +269,72 @@ def without_gradient():
             model(x())
 
 
+def parameter(make):
+    """A model with a module that hands out a parameter, or a view of it."""
+    inner = Model(lambda m: make(m.fc.weight), fc=linear())
+    return Model(lambda m, v: m.fc(v) @ m.inner().reshape([3, 3]), fc=linear(), inner=inner)
+
+
+def optimized(model):
+    parameters = list(model.parameters())
+    if SIDE == "torch":
+        framework.optim.AdamW(parameters, lr=0.1).step()
+    else:
+        framework.optimizer.AdamW(parameters=parameters, learning_rate=0.1).step()
+
+
+def cleared(model):
+    for tensor in model.parameters():
+        if tensor.grad is not None:
+            tensor.grad.zero_() if SIDE == "torch" else tensor.clear_gradient(True)
+
+
+def parameters_optimized():
+    return record("parameters_optimized", parameter(lambda p: p), x(), gradients=True, afterwards=optimized)
+
+
+def views_optimized():
+    made = parameter(lambda p: p.reshape([9])[:])
+    return record("views_optimized", made, x(), gradients=True, afterwards=optimized)
+
+
+def gradients_cleared():
+    return record("gradients_cleared", parameter(lambda p: p.reshape([9])), x(), gradients=True, afterwards=cleared)
+
+
+def gradients_accumulated():
+    return record("gradients_accumulated", parameter(lambda p: p.reshape([9])), x(), gradients=True, backward=2)
+
+
+def input_accumulated():
+    model = Model(lambda m, v: m.same(v) * 2, same=Model(lambda m, v: v.reshape([2, 3])))
+    return record("input_accumulated", model, x(), gradients=True, backward=2)
+
+
+def statistics():
+    """A module that hands out the running variance, which the next call of batch normalisation changes."""
+    norm = nn.BatchNorm1d(3) if SIDE == "torch" else nn.BatchNorm1D(3)
+
+    def forward(m, v):
+        return m.norm(v) * m.told(m.norm) * m.norm(v + 1) * m.told(m.norm)
+
+    told = Model(lambda m, norm: norm.running_var if SIDE == "torch" else norm._variance)
+    model = Model(forward, norm=norm, told=told)
+    return record("statistics", model, x())
+
+
+def residual():
+    """Gradients that are added up where branches meet again."""
+
+    def forward(m, v):
+        h = m.first(v)
+        k = m.shape(h).reshape([2, 3]) + m.second(h) + h
+        return m.sum(k, m.sum(h, k)) * 2 + h
+
+    children = {"first": linear(), "second": linear(), "shape": Model(lambda m, v: v.reshape([6]))}
+    return record("residual", Model(forward, sum=Model(lambda m, a, b: a + b), **children), x(), gradients=True)
+
+
 def inference_mode():
     def forward(m, v):
         value = m.first(v)
@@ -277,6 +391,7 @@ def _equal(one, other):
 SCENARIOS = (
     *(order, twice, nested, attributes, slots, in_place, in_place_between, in_place_through_a_view, raises),
     *(raises_in_backward, caught, backward_twice, odd_outputs, without_modules, only, without_gradient),
-    *(inference_mode, effect),
+    *(parameters_optimized, views_optimized, gradients_cleared, gradients_accumulated, input_accumulated, statistics),
+    *(residual, inference_mode, effect),
 )
 print(json.dumps({scenario.__name__: scenario() for scenario in SCENARIOS}))

@@ -381,19 +381,7 @@ def without_gradient():
 
 
 SCENARIOS = (
-    *(
-        numbering,
-        lines,
-        bypassing,
-        hole,
-        not_wrapped,
-        gradients,
-        late_gradient,
-        labels,
-        attributes,
-        optimizer,
-        running_statistics,
-    ),
-    *(bert, pit, restored, attention, without_gradient),
+    *(numbering, lines, bypassing, hole, not_wrapped, gradients, late_gradient, labels, attributes, optimizer),
+    *(running_statistics, bert, pit, restored, attention, without_gradient),
 )
 print(json.dumps({scenario.__name__: scenario() for scenario in SCENARIOS}))
