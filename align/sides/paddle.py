@@ -49,7 +49,10 @@ class PaddleSide:
         with noting_constructors(paddle.nn.Layer):
             model = builder(**arguments)
         paddle.set_default_dtype(self._dtype)
-        model = model.to(dtype=self._dtype)
+        # `to` casts integer buffers too, and nn.LSTM does not survive it: only where something floating needs it.
+        floating = [tensor for _, _, tensor, _ in self._named(model) if tensor.is_floating_point()]
+        if any(str(tensor.dtype).rpartition(".")[2] != self._dtype for tensor in floating):
+            model = model.to(dtype=self._dtype)
         if self._dtype == "float64":
             round_constants(model.sublayers(include_self=True))
         return model

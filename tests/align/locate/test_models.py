@@ -306,7 +306,9 @@ def test_one_bug_is_found_on_its_line(twins, model, step, before, after, module)
     found = twins.locate(step, MODELS[model], changed(MODELS[model], before, after))
     assert [d.module for d in found] == [module]
     assert found[0].port.line <= twins.line(after) <= found[0].port.end_line, found[0]
-    assert before in found[0].reference.code
+    # Where a gradient does not reach a child's output, the reference's line is that child's call.
+    expected = "self.inner(x)" if "output of inner" in found[0].what else before
+    assert expected in found[0].reference.code
 
 
 def test_unlike_trees_are_matched_by_value(twins):
