@@ -1,7 +1,7 @@
 """What a person sees: a progress bar while it runs, one table at the end."""
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from align.case import STEPS
-from align.compare.rows import Judgement
+from align.compare.rows import Judgement, Row
 from align.compare.verdict import Verdict
 from align.locate.divergence import Divergence
 from align.locate.search import Replayed
@@ -70,7 +70,7 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
         console.print(f"  [red]{row.verdict}[/] {row.step}: {escape(row.name)}: {escape(row.reason)}", soft_wrap=True)
     if len(failing) > SHOWN:
         console.print(f"  ... and {len(failing) - SHOWN} more rows, see {out}/rows.jsonl", soft_wrap=True)
-    _print_divergences(console, result.divergences, result.case)
+    _print_divergences(console, result.divergences, result.case, result.rows)
     if len(_by_line(result.divergences)) > SHOWN:
         console.print(f"  ... more of them in {out}/verdict.json", soft_wrap=True)
     for complaint in result.complaints:
@@ -112,15 +112,29 @@ def _by_line(divergences: Iterable[Divergence]) -> list[list[Divergence]]:
     return list(groups.values())
 
 
-def _print_divergences(console: Console, divergences: Iterable[Divergence], case: str) -> None:
+def _print_divergences(
+    console: Console, divergences: Iterable[Divergence], case: str, rows: Sequence[Row] = ()
+) -> None:
     for number, (first, *others) in enumerate(_by_line(divergences)[:SHOWN], 1):
-        _print_divergence(console, number, first, case)
+        _print_divergence(console, number, first, case, _before_and_after(first, rows))
         if others:
             modules = ", ".join(escape(divergence.module) for divergence in others)
             console.print(f"   likewise  {modules}", soft_wrap=True, highlight=False)
 
 
-def _print_divergence(console: Console, number: int, divergence: Divergence, case: str) -> None:
+def _before_and_after(divergence: Divergence, rows: Sequence[Row]) -> str:
+    """Shape and ratio of what the module made in the free run, and of what was recorded before it; empty if unknown."""
+    here = [row for row in rows if row.step == divergence.step]
+    made = f"activation/{divergence.module}/out"
+    for index, row in enumerate(here):
+        if row.name.startswith(made) and row.meaning:
+            before = here[index - 1] if index else None
+            told = f"{row.shape} {_in_noise(row.meaning)}"
+            return f"{told}, before it {_in_noise(before.meaning)} at {before.name}" if before else told
+    return ""
+
+
+def _print_divergence(console: Console, number: int, divergence: Divergence, case: str, seen: str) -> None:
     """The two source lines one above the other."""
     told = f"[bold]{number}. {divergence.step}: {escape(divergence.module)}[/]: {escape(divergence.what)}"
     if divergence.error < float("inf"):
@@ -131,6 +145,8 @@ def _print_divergence(console: Console, number: int, divergence: Divergence, cas
             made = f"  (made at {where.built['file']}:{where.built['line']})" if where.built else ""
             first = where.code.splitlines()[0] if where.code else ""
             console.print(f"   {side:<9} {where}  {escape(first)}{made}", soft_wrap=True, highlight=False)
+    if seen:
+        console.print(f"   float64   {escape(seen)}", soft_wrap=True, highlight=False)
     again = f"align run {divergence.step} --case {case} --replay {shlex.quote(divergence.module)}"
     console.print(f"   alone     {again}", soft_wrap=True, highlight=False, style="dim")
 
