@@ -90,7 +90,12 @@ def _rejoined(rows: list[Row]) -> list[Row]:
     if not results or any(row.bad for row in results):
         return rows
     reason = "not the reference's under this name, but every result of the step is"
-    return [replace(row, verdict="noted", reason=reason) if row.bad else row for row in rows]
+    return [replace(row, verdict="noted", reason=reason) if row.bad and _finite(row) else row for row in rows]
+
+
+def _finite(row: Row) -> bool:
+    """A NaN that only one side has is never innocent."""
+    return row.difference is None or row.difference.nonfinite_equal
 
 
 def with_formula(

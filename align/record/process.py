@@ -107,6 +107,9 @@ def environment(threads: int, tf32: bool, roots: tuple[Path, ...]) -> dict[str, 
         "FLAGS_cudnn_deterministic": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
+        # Threads that wait should sleep: two spinning sides on two cores took five times as long.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "KMP_BLOCKTIME": "0",
         # glibc keeps freed memory instead of handing it back at once: 12 to 19 % faster in Paddle, and arithmetic is
         # not touched (benchmarks/README.md).
         "MALLOC_TRIM_THRESHOLD_": "1000000000",
