@@ -165,8 +165,7 @@ class StoreWriter:
                 self._room.release()
 
     def _write(self, entry: Entry, array: np.ndarray) -> Entry:
-        # ascontiguousarray would turn a 0-d array into a 1-d one.
-        flat = array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        flat = np.ascontiguousarray(array)
         if not flat.dtype.isnative:
             flat = flat.astype(flat.dtype.newbyteorder("="))
         payload = flat.reshape(-1).view(np.uint8).data if flat.size else memoryview(b"")
