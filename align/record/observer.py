@@ -1,7 +1,6 @@
 """Every module's inputs and outputs, and the gradients that reach the outputs, recorded while a model runs."""
 
 import math
-import weakref
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,7 +47,7 @@ def observe(
     calls: Counter[str] = Counter()
     backward: Counter[str] = Counter()
     running: list[tuple[str, str]] = []
-    known: dict[int, tuple[Callable[[], Any], int | None, str]] = {}
+    known: dict[int, tuple[Any, int | None, str]] = {}
     owned, given = _Spans(), _Spans()  # memory of the model, and of what it is called with
     owned.extend(map(side.memory, side.tensors(model)))
 
@@ -72,12 +71,11 @@ def observe(
     def put(name: str, tensor: Any, kind: str) -> None:
         version = version_of(tensor)
         held = known.get(id(tensor))
-        if held and held[0]() is tensor and held[1] == version is not None:
+        if held and held[0] is tensor and held[1] == version is not None:
             sink.alias(name, held[2], kind)
             return
         add(name, tensor, kind, passing(tensor))
-        # Not the tensor itself: a pass that keeps alive what it would let go of needs fresh memory for everything.
-        known[id(tensor)] = (weakref.ref(tensor), version, name)
+        known[id(tensor)] = (tensor, version, name)  # holding the tensor keeps its id from being used again
 
     def put_gradient(name: str, view_it: bool, tensor: Any) -> None:
         again = f"#{backward[name]}" if backward[name] else ""  # a second backward through the same forward

@@ -1,7 +1,7 @@
 """Tensors on disk: one `<step>.tensors` file of raw bytes and one `<step>.index.jsonl` that says what lies where.
 
 A writer appends, so a recording streams to disk whatever its size; a reader maps the file, so nothing is loaded that is
-not looked at. Equal bytes are written once. Nothing here is ever executed on reading: the index is JSON,
+not looked at. A tensor with a second name is written once. Nothing here is ever executed on reading: the index is JSON,
 and an entry that points outside its file is refused.
 """
 
@@ -12,18 +12,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Queue
-from threading import Condition, Thread
+from threading import Semaphore, Thread
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
 
 from align.errors import AlignError, UsageError
-from align.record.hashing import file_hash
 
 ALIGNMENT = 64  # bytes: a cache line, so that mapped arrays are aligned for any dtype
 KINDS = ("input", "output", "activation", "gradient", "parameter", "buffer", "state", "curve", "metric", "statistic")
-AHEAD = 1 << 30  # bytes that may wait for the writing thread
+AHEAD = 64  # tensors that may wait for the writing thread
 BFLOAT16 = "bfloat16"  # numpy has no such type: stored as its 16 bits, read back as float32
 NUMBERS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128"
 DTYPES = {**{name: np.dtype(name) for name in NUMBERS.split()}, BFLOAT16: np.dtype("uint16")}
@@ -54,24 +53,6 @@ class Overwritten(AlignError):
     """A tensor that was recorded without a copy changed before its bytes were written; record with copies."""
 
 
-class _Room:
-    """Bytes that wait to be written: who would exceed the limit waits, unless nothing else is waiting."""
-
-    def __init__(self) -> None:
-        self._waiting, self._changed = 0, Condition()
-
-    def take(self, count: int) -> None:
-        with self._changed:
-            while self._waiting and self._waiting + count > AHEAD:
-                self._changed.wait()
-            self._waiting += count
-
-    def give_back(self, count: int) -> None:
-        with self._changed:
-            self._waiting -= count
-            self._changed.notify()
-
-
 class StoreWriter:
     """Appends tensors to `<folder>/<name>.tensors`; `close` writes the index. Use as a context manager.
 
@@ -83,10 +64,10 @@ class StoreWriter:
         self._data_path, self._index_path = (folder / file for file in store_files(name))
         self._file = self._data_path.open("wb")
         self._position = 0
-        self._written: dict[tuple[bytes, int], int] = {}
+        self._file_hash = blake3()
         self._entries: dict[str, Entry | tuple[str, str]] = {}
         self._queue: Queue[tuple[Entry, np.ndarray, Callable[[], bool] | None] | None] = Queue()
-        self._room = _Room()
+        self._room = Semaphore(AHEAD)
         self._error: BaseException | None = None
         self._thread = Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -128,7 +109,7 @@ class StoreWriter:
             raise self._error
         entry = Entry(name, kind, dtype, array.shape, 0, array.nbytes, headline, facts)
         self._entries[name] = entry
-        self._room.take(array.nbytes)
+        self._room.acquire()
         self._queue.put((entry, array, unchanged))
 
     def describe(self, entry: Entry) -> None:
@@ -156,7 +137,7 @@ class StoreWriter:
         lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in resolved.values()).encode()
         self._index_path.write_bytes(lines)
         self.hashes = {
-            self._data_path.name: file_hash(self._data_path),
+            self._data_path.name: self._file_hash.hexdigest(),
             self._index_path.name: blake3(lines).hexdigest(),
         }
         return self.hashes
@@ -181,23 +162,20 @@ class StoreWriter:
             except BaseException as error:  # a full disk, say: told to whoever adds or closes next
                 self._error = error
             finally:
-                self._room.give_back(item[1].nbytes)
+                self._room.release()
 
     def _write(self, entry: Entry, array: np.ndarray) -> Entry:
         flat = np.ascontiguousarray(array)
         if not flat.dtype.isnative:
             flat = flat.astype(flat.dtype.newbyteorder("="))
         payload = flat.reshape(-1).view(np.uint8).data if flat.size else memoryview(b"")
-        # Much of what modules hand on is the same values in other memory (a dropout of rate 0, a gradient that only
-        # passes through): a hash costs less than writing them again.
-        key = blake3(payload).digest(), flat.nbytes
-        if key not in self._written:
-            padding = -self._position % ALIGNMENT
-            self._file.write(b"\0" * padding)
-            self._file.write(payload)
-            self._written[key] = self._position + padding
-            self._position += padding + flat.nbytes
-        return replace(entry, offset=self._written[key])
+        padding = -self._position % ALIGNMENT
+        for chunk in (b"\0" * padding, payload):
+            self._file.write(chunk)
+            self._file_hash.update(chunk)
+        offset = self._position + padding
+        self._position = offset + flat.nbytes
+        return replace(entry, offset=offset)
 
 
 class Store(Mapping[str, np.ndarray]):
