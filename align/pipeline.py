@@ -17,7 +17,7 @@ from align.record.manifest import Recording
 from align.record.noise import RUNS
 from align.record.process import SideProcess
 from align.record.store import Store
-from align.sides import Spec
+from align.sides import SIDES, Spec
 
 TWIN = "float64"
 
@@ -101,6 +101,7 @@ class Recorder:
         self._stopped = threading.Event()
         self._partial: dict[tuple[str, str], Path] = {}
         self._first_error: BaseException | None = None
+        self.plan: Plan | None = None
         self.processes = dict(processes or {})
 
     def __enter__(self) -> "Recorder":
@@ -132,6 +133,7 @@ class Recorder:
         else:
             plan, recordings = self._existing()
         dtypes = list(dict.fromkeys(dtype for dtype, _ in order(options)))
+        self.plan = plan
         for side in options.sides:
             for dtype in dtypes:
                 self._partial[side, dtype] = manifest.start(options.folder, options.prefix(side, dtype))
@@ -230,9 +232,9 @@ class Recorder:
         )
 
     def open_twins(self) -> None:
-        """Both sides ready to replay, in float64, without recording anything."""
-        plan = self._plan()
-        for side in self.options.sides:
+        """Both sides ready to replay in float64, on the plan of what was recorded, if anything was."""
+        plan = self.plan or self._plan()
+        for side in SIDES:
             self._open(side, TWIN, plan, self.options.folder, self.options.folder)
 
     def _measure_noise(self) -> None:

@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from align.cases import find
 from align.compare.judge import FACTOR
 from align.mutate.patch import read_catalogue
-from align.mutate.runner import Runner, Worst, clean_run, worst_rows
+from align.mutate.outcome import Worst, worst_rows
+from align.mutate.runner import Runner, clean_run
 from align.pipeline import Options, launch
 from align.steps import AVAILABLE
 

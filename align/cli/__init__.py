@@ -14,6 +14,7 @@ COMMANDS = {
     "run": ("run", "record both sides, compare them, write the reports; exit 0 only if aligned"),
     "record": ("record", "record one side only, to be compared with `align diff`"),
     "diff": ("diff", "compare recordings made earlier or elsewhere, or two reprod_log files"),
+    "mutate": ("mutate", "put known bugs into copies of the port and see whether the gate goes red, and where"),
     "convert": ("convert", "convert weights among .pth, .safetensors and .pdparams"),
     "cases": ("cases", "list the cases"),
     "doctor": ("doctor", "show interpreters, versions, devices and every switch: asked, in force, not available"),

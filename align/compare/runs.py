@@ -1,5 +1,6 @@
 """Two recorded runs, and their float64 twins, compared step by step into a verdict. Needs no framework."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from align.case import STEPS
@@ -47,20 +48,22 @@ class Runs:
             raise Incomparable(f"the port was recorded in {ours}, the reference in {theirs}; record both in one dtype")
 
 
-def compare_runs(runs: Runs, exceptions: Exceptions, fixed: float | None = None) -> Verdict:
-    """Judge every step that either side recorded. `fixed` gates by reprod_log's rule (mean |a - b|) instead."""
+def compare_runs(
+    runs: Runs, exceptions: Exceptions, fixed: float | None = None, steps: Collection[str] = STEPS
+) -> Verdict:
+    """Judge every step of `steps` that either side recorded. `fixed` gates by reprod_log's rule (mean |a - b|)."""
     runs.check_comparable()
-    steps = []
-    recorded = runs.reference.manifest.steps.keys() | runs.port.manifest.steps.keys()
+    judged = []
+    recorded = (runs.reference.manifest.steps.keys() | runs.port.manifest.steps.keys()) & set(steps)
     case = runs.reference.manifest.case
     for step in sorted(recorded, key=STEPS.index):
         sources = _sources(runs, step)
         rows = [exceptions.noted(case, row, sources, fixed) for row in judge_step(step, sources, fixed)]
         rows = _with_failure(step, rows, runs)
         seconds = sum(run.manifest.steps.get(step, 0.0) for run in runs.all)
-        steps.append(StepVerdict(step, tuple(exceptions.applied(case, step, rows)), round(seconds, 3)))
+        judged.append(StepVerdict(step, tuple(exceptions.applied(case, step, rows)), round(seconds, 3)))
     environment = {run.manifest.side: run.manifest.environment for run in (runs.reference, runs.port)}
-    return Verdict(case, tuple(steps), environment, exceptions.complaints(case, recorded))
+    return Verdict(case, tuple(judged), environment, exceptions.complaints(case, recorded))
 
 
 def _with_failure(step: str, rows: list[Row], runs: Runs) -> list[Row]:

@@ -8,6 +8,7 @@ from align.case import STEPS
 from align.compare.judge import INSIDE
 from align.compare.rows import Row
 from align.locate.divergence import Divergence
+from align.steps import after_update
 
 # Kinds of rows of which each subject needs a row that could have failed: a gate that is blind to one is vacuous.
 SUBJECTS = ("parameter", "gradient", "output", "metric")
@@ -68,9 +69,12 @@ class Verdict:
 
     @property
     def blamed_step(self) -> str | None:
-        """The first red step in the order of dependence."""
-        red = [step.step for step in self.steps if not step]
-        return min(red, key=STEPS.index, default=None)
+        """The first red step in the order of dependence.
+
+        `bp_align` stands there twice: its gradients before `optim`, and what its updates leave after it.
+        """
+        red = [step for step in self.steps if not step]
+        return min(red, key=_dependence).step if red else None
 
     def around_first_difference(self) -> dict[str, set[str]]:
         """By step, the names of the first red row and its neighbours in call order; empty if there is none."""
@@ -92,6 +96,13 @@ class Verdict:
 
     def __bool__(self) -> bool:
         return self.verdict == "aligned"
+
+
+def _dependence(step: StepVerdict) -> float:
+    """The place of a red step in the order of dependence."""
+    bad = [row for row in step.rows if row.bad]
+    late = bad and all(after_update(row.step, row.name) for row in bad)
+    return STEPS.index("optim") + 0.5 if late else STEPS.index(step.step)
 
 
 def unseen(rows: Iterable[Row]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import yaml
 from align.case import STEPS
 from align.errors import UsageError
 
-REQUIRED = ("id", "step", "file", "find", "replace")
+REQUIRED = ("id", "file", "find", "replace")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Mutant:
 
     `step`: the step that must be blamed. `file`: path inside the tree, its first part the port's package. `find`: exact
     text that occurs `count` times, all of them replaced. `expect`: what else the report must say (module, line, cause).
-    `equivalent`: no bug after all, must stay green. `source`: where the bug was seen, for people.
+    `equivalent`: no bug after all, must stay green. `case`: where it is tried. `source`, `why`: where the bug was seen
+    and what it does or, of an equivalent one, why it does nothing; for people.
     """
 
     id: str
@@ -32,7 +33,9 @@ class Mutant:
     count: int | Literal["all"] = 1
     expect: Mapping[str, Any] = field(default_factory=dict)
     equivalent: bool = False
+    case: str = "pit_probe"
     source: str = ""
+    why: str = ""
 
     @property
     def package(self) -> str:
@@ -52,6 +55,7 @@ class Patched:
     root: Path
     file: Path
     sha256: str  # of the changed file
+    lines: tuple[tuple[int, int], ...] = ()  # first and last of each replaced text, counted from 1 in the changed file
 
 
 def read_catalogue(path: Path) -> list[Mutant]:
@@ -83,14 +87,16 @@ def _mutant(entry: object, where: str) -> Mutant:
     known = [item.name for item in fields(Mutant)]
     if unknown := [str(name) for name in entry if name not in known]:
         raise UsageError(f"{where}: unknown key {', '.join(unknown)}; the keys are {', '.join(known)}")
-    for name in (*REQUIRED, "source"):
+    if "step" not in entry and not entry.get("equivalent"):
+        raise UsageError(f"{where}: lacks step, the one that must be blamed")
+    for name in (*REQUIRED, "step", "case", "source", "why"):
         if not isinstance(entry.get(name, ""), str):
             raise UsageError(f"{where}: {name} must be text, not {entry[name]!r}; quote it")
     for name, kind in (("expect", dict), ("equivalent", bool)):
         if name in entry and not isinstance(entry[name], kind):
             raise UsageError(f"{where}: {name} must be a {kind.__name__}, not {entry[name]!r}")
-    mutant = Mutant(**entry)
-    if mutant.step not in STEPS:
+    mutant = Mutant(**{"step": "", **entry})
+    if mutant.step not in STEPS and not (mutant.equivalent and not mutant.step):
         raise UsageError(f"{where}: unknown step {mutant.step!r}; the steps are {' '.join(STEPS)}")
     count = mutant.count
     if count != "all" and (type(count) is not int or count < 1):
@@ -121,11 +127,22 @@ def patch(mutant: Mutant, tree: Path, root: Path) -> Patched:
     """
     source = tree / mutant.file
     try:
-        text = changed_text(mutant, source.read_bytes().decode("utf-8"))
+        before = source.read_bytes().decode("utf-8")
+        text = changed_text(mutant, before)
     except OSError as error:
         raise UsageError(f"mutant {mutant.id}: {source}: cannot read it: {error.strerror}") from None
     shutil.copytree(tree / mutant.package, root / mutant.package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     file = root / mutant.file
     changed = text.encode("utf-8")
     file.write_bytes(changed)
-    return Patched(root, file, hashlib.sha256(changed).hexdigest())
+    return Patched(root, file, hashlib.sha256(changed).hexdigest(), replaced_lines(mutant, text))
+
+
+def replaced_lines(mutant: Mutant, text: str) -> tuple[tuple[int, int], ...]:
+    """First and last line of every replacement in the changed text, from 1; where text was only taken out, its line."""
+    spans, line = [], 1
+    for piece in text.split(mutant.find)[:-1]:
+        first = line + piece.count("\n")
+        line = first + mutant.replace.count("\n")
+        spans.append((first, line - mutant.replace.endswith("\n")))
+    return tuple(spans)

@@ -6,72 +6,31 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
 
 from align.compare.runs import Runs, compare_runs
 from align.compare.verdict import StepVerdict, Verdict
 from align.compare.waivers import Exceptions
+from align.compare.waivers import read as read_exceptions
 from align.errors import AlignError
+from align.locate.search import divergences
+from align.mutate.outcome import Outcome, classic_fails, meets, worst_rows
 from align.mutate.patch import Mutant, Patched, patch
-from align.pipeline import TWIN, Options, Recorder
-from align.record.manifest import Recording, remove
+from align.pipeline import TWIN, Options, Recorder, launch
+from align.record.manifest import Recording, remove, write_json
 from align.record.process import ROOT, SideProcess
 from align.sides import SIDES
 
+LONG = "train_align"  # takes longer than all the others together
 RECORDING = ("align/plan", "align/record", "align/sides", "align/steps")  # the code that a recording comes from
 
 Recordings = Mapping[tuple[str, str], Recording]
 
 
-@dataclass(frozen=True)
-class Worst:
-    """The row of a step that is furthest from the truth. `ratio` is in units of noise.
-
-    Where nothing rounds (`exact`), the unit is one ulp, or 1 for integers. `unjudged` counts the bad rows without a
-    ratio: missing, of another shape, or with a NaN of their own.
-    """
-
-    ratio: float = 0.0
-    row: str = ""
-    measure: str = ""
-    exact: bool = False
-    unjudged: int = 0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the gate said of one mutant. `error`: the copy could not be made or run; then there is no verdict."""
-
-    id: str
-    verdict: str | None
-    blamed_step: str | None = None
-    worst: Mapping[str, Worst] = field(default_factory=dict)  # by step, in meaning
-    seconds: float = 0.0
-    error: str | None = None
-
-    @property
-    def killed(self) -> bool:
-        return self.error is None and self.verdict != "aligned"
-
-
 def nothing(*_: object) -> None:
     """Progress that nobody watches."""
-
-
-def worst_rows(verdict: Verdict, of: Literal["meaning", "precision"] = "meaning") -> dict[str, Worst]:
-    """By step, the row with the greatest error in units of noise, in one of the two judgements; excused rows aside."""
-    return {step.step: _worst(step, of) for step in verdict.steps}
-
-
-def _worst(step: StepVerdict, of: str) -> Worst:
-    found = Worst()
-    for row in step.rows:
-        judgement = None if row.verdict in ("noted", "waived") else getattr(row, of)
-        if judgement is not None and judgement.ratio > found.ratio:
-            found = Worst(judgement.ratio, row.name, judgement.measure, exact=judgement.limit == 0)
-    return replace(found, unjudged=sum(row.bad and row.meaning is None for row in step.rows))
 
 
 class Runner:
@@ -80,6 +39,15 @@ class Runner:
     def __init__(self, options: Options, folder: Path, tree: Path = ROOT) -> None:
         self._options, self._folder, self._tree = options, folder, tree
         self._reference: Options | None = None
+        self._reference_process: SideProcess | None = None
+        self._imports: Mapping[str, list[str]] | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def reference(self) -> Options:
         """Options whose `folder` holds the reference's recordings, made now unless they are there."""
@@ -105,34 +73,115 @@ class Runner:
             options.devices,
             options.modules,
         )
-        digest = hashlib.sha256(json.dumps([*settings, str(options.data), str(options.weights)]).encode())
-        for folder in (*RECORDING, options.case.package("torch")):
-            for path in sorted((ROOT / folder).rglob("*.py")):
-                digest.update(path.read_bytes())
-        return digest.hexdigest()[:12]
+        told = json.dumps([*settings, str(options.data), str(options.weights)])
+        folders = [ROOT / folder for folder in (*RECORDING, options.case.package("torch"))]
+        return hashlib.sha256(f"{told} {code_digest(*folders)}".encode()).hexdigest()[:12]
 
     def run(self, mutant: Mutant) -> Outcome:
-        """Record the changed port, compare it with the reference, remove the copy."""
-        reference, began = self.reference(), time.perf_counter()
+        """Record the changed port, compare it with the reference, find the place if it is red, remove the copy."""
+        began = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="align-mutant-") as folder:
             try:
-                patched = patch(mutant, self._tree, Path(folder, "root"))
-                verdict = self._judge(reference, Path(folder), patched, mutant)
+                outcome = self._outcome(mutant, patch(mutant, self._tree, Path(folder, "root")), Path(folder))
             except AlignError as error:
-                return Outcome(mutant.id, None, seconds=round(time.perf_counter() - began, 2), error=str(error))
-            seconds = round(time.perf_counter() - began, 2)
-            return Outcome(mutant.id, verdict.verdict, verdict.blamed_step, worst_rows(verdict), seconds)
+                outcome = Outcome(mutant.id, None, error=str(error))
+        return replace(outcome, seconds=round(time.perf_counter() - began, 2))
 
-    def _judge(self, reference: Options, folder: Path, patched: Patched, mutant: Mutant) -> Verdict:
-        options = replace(
-            self._options, out=folder, sides=("paddle",), roots=(patched.root,), reference=reference.folder
+    def _outcome(self, mutant: Mutant, patched: Patched, folder: Path) -> Outcome:
+        touched = self._touched(mutant)
+        if not touched:
+            raise AlignError(f"mutant {mutant.id}: no step of {self._options.case.name} imports {mutant.file}")
+        # The long run only decides about what all else lets through.
+        short = tuple(step for step in touched if step != LONG)
+        judged: list[StepVerdict] = []
+        outcome = Outcome(mutant.id, "aligned", touched=touched)
+        for steps in (short, touched[len(short) :]):
+            if steps and outcome.verdict == "aligned":
+                verdict = self._judge(folder, patched, mutant, steps)
+                judged += verdict.steps
+                outcome = self._told(outcome, verdict, patched)
+        return replace(outcome, ran=tuple(step.step for step in judged), classic=classic_fails(judged))
+
+    @staticmethod
+    def _told(outcome: Outcome, verdict: Verdict, patched: Patched) -> Outcome:
+        first = next((found for found in verdict.divergences if found.step == verdict.blamed_step), None)
+        place = first.as_json() if first else None
+        return replace(
+            outcome,
+            verdict=verdict.verdict,
+            blamed_step=verdict.blamed_step,
+            worst={**outcome.worst, **worst_rows(verdict)},
+            divergence=place,
+            divergences=len(verdict.divergences),
+            line=meets(place, patched) if place else None,
         )
-        with Recorder(options, nothing) as recorder:
+
+    def _judge(self, folder: Path, patched: Patched, mutant: Mutant, steps: tuple[str, ...]) -> Verdict:
+        reference = self.reference()
+        options = replace(
+            self._options, out=folder, steps=steps, sides=("paddle",), roots=(patched.root,), reference=reference.folder
+        )
+        with Recorder(options, nothing, {"torch": self._torch()}) as recorder:
             recordings = recorder.run()
-        for (side, _), recording in recordings.items():
-            if side == "paddle":
-                check_imported(recording, patched, mutant)
-        return compare_runs(as_runs(recordings, options.dtype), Exceptions())
+            for (side, _), recording in recordings.items():
+                if side == "paddle":
+                    check_imported(recording, patched, mutant)
+            verdict = compare_runs(as_runs(recordings, options.dtype), read_exceptions(None, None), steps=steps)
+            if verdict.verdict == "misaligned":
+                recorder.open_twins()
+                verdict = replace(verdict, divergences=tuple(divergences(recorder, verdict)))
+            return verdict
+
+    def _torch(self) -> SideProcess:
+        """The reference's process, which stays for every mutant: it answers where a port differs."""
+        if self._reference_process is None:
+            self._reference_process = self._stack.enter_context(launch("torch", self.reference()))
+        return self._reference_process
+
+    def _touched(self, mutant: Mutant) -> tuple[str, ...]:
+        """The steps that import the changed file: what is not imported cannot be touched by it."""
+        return tuple(step for step in self._options.steps if mutant.module in self.imports()[step])
+
+    def imports(self) -> Mapping[str, list[str]]:
+        """By step, the port's modules that a process imports that records this step alone; measured once, and kept.
+
+        Raises AlignError if the port without a bug is not aligned: nothing could then be learnt from mutants.
+        """
+        if self._imports is None:
+            path = (
+                self.reference().out / f"imports-{code_digest(self._tree / self._options.case.package('paddle'))}.json"
+            )
+            if not path.is_file():
+                write_json(path, {step: self._imported(step) for step in self._options.steps})
+            self._imports = json.loads(path.read_text())
+        return self._imports
+
+    def _imported(self, step: str) -> list[str]:
+        with tempfile.TemporaryDirectory(prefix="align-clean-") as folder:
+            options = replace(
+                self._options,
+                out=Path(folder),
+                steps=(step,),
+                sides=("paddle",),
+                roots=(self._tree,),
+                reference=self.reference().folder,
+            )
+            with Recorder(options, nothing) as recorder:
+                recordings = recorder.run()
+            verdict = compare_runs(as_runs(recordings, options.dtype), read_exceptions(None, None), steps=(step,))
+            if not verdict:
+                rows = "; ".join(f"{row.name}: {row.reason}" for row in verdict.rows if row.bad)
+                raise AlignError(f"{options.case.name}, {step}: {verdict.verdict} without any mutant: {rows[:300]}")
+            return sorted(recordings["paddle", options.dtype].manifest.code)
+
+
+def code_digest(*folders: Path) -> str:
+    """A hash of every Python file in the folders."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def check_imported(recording: Recording, patched: Patched, mutant: Mutant) -> None:

@@ -41,7 +41,7 @@ def progress(totals: dict[str, int], quiet: bool) -> Iterator[Report]:
 
 def print_verdict(result: Verdict, out: str, console: Console | None = None) -> None:
     """The final table: step, rows, worst difference, verdict, seconds; then the first failing rows."""
-    console = _wide(console)
+    console = wide(console)
     table = Table(title=f"{result.case}: {result.environment_line}", title_justify="left")
     table.add_column("step", no_wrap=True)
     for column in ("rows", "max diff", "meaning", "precision"):
@@ -84,7 +84,7 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
 
 def print_replay(tensors: list[Replayed], found: list[Divergence], case: str, console: Console | None = None) -> None:
     """One module alone: what its own code makes, and the two source lines if it is wrong."""
-    console = _wide(console)
+    console = wide(console)
     table = Table("tensor", "shape", "own error (relative)")
     for tensor in tensors:
         table.add_row(escape(tensor.name), str(tensor.shape), f"{tensor.error:.3g}")
@@ -93,7 +93,7 @@ def print_replay(tensors: list[Replayed], found: list[Divergence], case: str, co
     console.print("[bold red]misaligned[/]" if found else "[bold green]aligned[/]")
 
 
-def _wide(console: Console | None) -> Console:
+def wide(console: Console | None) -> Console:
     """The console; in a log nothing needs to be cut to 80 columns."""
     console = console or Console()
     if not console.is_terminal:

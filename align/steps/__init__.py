@@ -21,6 +21,12 @@ NOISY = ("forward", "loss", "bp_align", "train_align")
 REPLAYABLE = ("forward", "bp_align")
 
 
+def after_update(step: str, row: str) -> bool:
+    """Whether a row of `bp_align` shows what the package's `update` did: the parameters, and what they lead to."""
+    kind, _, iteration = row.partition("/")
+    return step == "bp_align" and (kind in ("param", "grad_norm") or (kind == "loss" and iteration != "0"))
+
+
 class Step(Protocol):
     def record(self, context: Context) -> None: ...
     def subject(self, context: Context) -> Subject: ...
