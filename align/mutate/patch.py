@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -85,8 +86,10 @@ def _mutant(entry: object, where: str) -> Mutant:
     if missing := [name for name in REQUIRED if name not in entry]:
         raise UsageError(f"{where}: lacks {', '.join(missing)}")
     known = [item.name for item in fields(Mutant)]
-    if unknown := [str(name) for name in entry if name not in known]:
-        raise UsageError(f"{where}: unknown key {', '.join(unknown)}; the keys are {', '.join(known)}")
+    for name in map(str, entry.keys() - known):  # notes of the catalogue's own are welcome, misspelt keys are not
+        if near := get_close_matches(name, known, 1, cutoff=0.8):
+            raise UsageError(f"{where}: unknown key {name}, did you mean {near[0]}? The keys are {', '.join(known)}")
+    entry = {name: value for name, value in entry.items() if name in known}
     if "step" not in entry and not entry.get("equivalent"):
         raise UsageError(f"{where}: lacks step, the one that must be blamed")
     for name in (*REQUIRED, "step", "case", "source", "why"):
@@ -135,14 +138,14 @@ def patch(mutant: Mutant, tree: Path, root: Path) -> Patched:
     file = root / mutant.file
     changed = text.encode("utf-8")
     file.write_bytes(changed)
-    return Patched(root, file, hashlib.sha256(changed).hexdigest(), replaced_lines(mutant, text))
+    return Patched(root, file, hashlib.sha256(changed).hexdigest(), replaced_lines(mutant, before))
 
 
-def replaced_lines(mutant: Mutant, text: str) -> tuple[tuple[int, int], ...]:
+def replaced_lines(mutant: Mutant, before: str) -> tuple[tuple[int, int], ...]:
     """First and last line of every replacement in the changed text, from 1; where text was only taken out, its line."""
     spans, line = [], 1
-    for piece in text.split(mutant.find)[:-1]:
+    for piece in before.split(mutant.find)[:-1]:
         first = line + piece.count("\n")
         line = first + mutant.replace.count("\n")
-        spans.append((first, line - mutant.replace.endswith("\n")))
+        spans.append((first, max(first, line - mutant.replace.endswith("\n"))))
     return tuple(spans)

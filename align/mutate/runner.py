@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, cast
 
 from align.compare.runs import Runs, compare_runs
 from align.compare.verdict import StepVerdict, Verdict
@@ -111,7 +112,7 @@ class Runner:
             verdict=verdict.verdict,
             blamed_step=verdict.blamed_step,
             worst={**outcome.worst, **worst_rows(verdict)},
-            divergence=place,
+            divergence=place and within(place, patched.root, ROOT),
             divergences=len(verdict.divergences),
             line=meets(place, patched) if place else None,
         )
@@ -173,6 +174,22 @@ class Runner:
                 rows = "; ".join(f"{row.name}: {row.reason}" for row in verdict.rows if row.bad)
                 raise AlignError(f"{options.case.name}, {step}: {verdict.verdict} without any mutant: {rows[:300]}")
             return sorted(recordings["paddle", options.dtype].manifest.code)
+
+
+def within(place: Mapping[str, Any], *roots: Path) -> dict[str, Any]:
+    """A divergence as JSON, with files told from the roots: the copy is gone when somebody reads it."""
+
+    def told(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: _from(item, roots) if name == "file" else told(item) for name, item in value.items()}
+        return value
+
+    return cast(dict[str, Any], told(place))
+
+
+def _from(file: str, roots: tuple[Path, ...]) -> str:
+    root = next((root for root in roots if Path(file).is_relative_to(root)), None)
+    return file if root is None else str(Path(file).relative_to(root))
 
 
 def code_digest(*folders: Path) -> str:

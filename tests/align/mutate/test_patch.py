@@ -140,3 +140,25 @@ def test_the_known_bugs_fit_the_port(root):
     assert {bug.step for bug in bugs} == {"weights", "data", "forward", "metric", "loss", "bp_align", "train_align"}
     for bug in bugs:
         ast.parse(changed_text(bug, Path(root / bug.file).read_text()))
+
+
+def test_notes_of_a_catalogues_own_are_welcome(tmp_path):
+    (found,) = catalogue(tmp_path, GOOD + '  effect: "1.4e-3"\n')
+    assert found.id == "wrong-epsilon"
+
+
+def test_an_equivalent_change_needs_no_step(tmp_path):
+    (found,) = catalogue(tmp_path, GOOD.replace("  step: forward\n", "  equivalent: true\n"))
+    assert (found.step, found.equivalent) == ("", True)
+
+
+def test_the_replaced_lines_are_those_of_the_changed_file(tree, tmp_path):
+    changes = {"count": 2, "find": "epsilon=1e-6", "replace": "epsilon = (\n    1e-5\n)"}
+    made = patch(mutant(**changes), tree, tmp_path / "root")
+    assert made.lines == ((1, 3), (5, 7))
+    assert made.file.read_text().splitlines()[4] == "epsilon = ("
+
+
+def test_where_text_was_taken_out_its_line_counts(tree, tmp_path):
+    made = patch(mutant(find="other = 2  # µ\n", replace=""), tree, tmp_path / "root")
+    assert made.lines == ((2, 2),)
