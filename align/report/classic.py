@@ -33,7 +33,7 @@ def write(recorder: Recorder, step: StepVerdict, recordings: dict[str, Recording
 
 def _lines(step: StepVerdict) -> list[str]:
     """What this project says of the step, under what the package says."""
-    failing = [row for row in step.rows if row.bad]
+    failing = step.failing
     told = [f"{row.verdict}: {row.name}: {row.reason}" for row in failing[:SHOWN]]
     if len(failing) > SHOWN:
         told.append(f"... and {len(failing) - SHOWN} more rows")

@@ -65,7 +65,7 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
     console.print(table)
     for pending in (step for step in STEPS if step not in AVAILABLE):
         console.print(f"  {pending}: not part of this version yet", style="dim")
-    failing = [row for row in result.rows if row.bad]
+    failing = [row for step in result.steps for row in step.failing]
     for row in failing[:SHOWN]:
         console.print(f"  [red]{row.verdict}[/] {row.step}: {escape(row.name)}: {escape(row.reason)}", soft_wrap=True)
     if len(failing) > SHOWN:

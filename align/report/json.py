@@ -1,4 +1,4 @@
-"""`verdict.json` and `rows.jsonl`: the machine's view of a run."""
+"""`verdict.json` and `rows.jsonl`, the machine's view of a run, and what is made from them for CI systems."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from typing import Any
 from align.compare.rows import Judgement, Row
 from align.compare.verdict import StepVerdict, Verdict, coverage
 from align.record.manifest import write_json
+from align.report import github, junit, summary
 
 SCHEMA = "align/1"
 
@@ -77,9 +78,17 @@ def verdict(result: Verdict) -> dict[str, Any]:
 
 
 def write(result: Verdict, out: Path) -> None:
-    """Each file replaced in one move, `verdict.json` last."""
-    rows = "".join(json.dumps(row(r), ensure_ascii=False) + "\n" for r in result.rows)
-    aside = out / f".rows.jsonl.{os.getpid()}"
-    aside.write_text(rows)
-    aside.replace(out / "rows.jsonl")
-    write_json(out / "verdict.json", verdict(result))
+    """Each file replaced in one move, `verdict.json` last; the other reports are made from the same two."""
+    told, rows = verdict(result), [row(r) for r in result.rows]
+    summary_text = summary.markdown(told, rows)
+    _replaced(out / "rows.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
+    _replaced(out / "junit.xml", junit.document(told, rows))
+    _replaced(out / "summary.md", summary_text.encode())
+    write_json(out / "verdict.json", told)
+    github.report(told, summary_text)
+
+
+def _replaced(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(content)
+    aside.replace(path)
