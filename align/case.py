@@ -53,7 +53,7 @@ class Case:
     """One pair to align. `reference` and `port` are import paths `module:builder`, both called with `build`.
 
     The package of each path (`torch_ref`, `paddle_impl`) must offer the twins `data losses metrics optim train weights`
-    that the steps call.
+    that the steps call; `reference_package` is another package that has them for the reference.
     """
 
     name: str
@@ -63,11 +63,14 @@ class Case:
     inputs: tuple[Input, ...]
     classes: int
     port_names: str | None = None  # import path of a function from the reference's parameter names to the port's
+    mapping: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # a user's, see `align.mapping`
+    reference_package: str | None = None  # where the reference's twins are, if not in the package of its builder
     loss: Loss = Loss()
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"lr": 5e-4, "weight_decay": 0.05, "eps": 1e-8})
     iterations: int = 5
     clip_norm: float | None = None
     training: Training | None = None
+    rates: Mapping[str, Any] = field(default_factory=dict)  # arguments that switch dropout on, for train_align
     steps: tuple[str, ...] = STEPS
     seed: int = 20210330  # the day PiT was submitted to arXiv (2103.16302); any other would do
     summary: str = ""
@@ -76,6 +79,8 @@ class Case:
         return self.reference if side == "torch" else self.port
 
     def package(self, side: str) -> str:
+        if side == "torch" and self.reference_package:
+            return self.reference_package
         return self.builder(side).partition(":")[0].partition(".")[0]
 
 

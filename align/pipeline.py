@@ -61,7 +61,7 @@ def order(options: Options) -> list[tuple[str, str]]:
     working = [(options.dtype, step) for step in options.steps]
     if options.dtype == TWIN:
         return working
-    return working + [(TWIN, step) for step in options.steps if step not in step_modules.EXACT]
+    return working + [(TWIN, step) for step in options.steps if step not in step_modules.WITHOUT_TWIN]
 
 
 def noise_runs(options: Options) -> list[tuple[str, str, int]]:

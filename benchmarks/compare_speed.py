@@ -45,7 +45,6 @@ def write(folder, gigabytes, classic):
         kept = {}
         with StoreWriter(folder, side) as store:
             for index in range(count):
-                # No two tensors are alike, or the store would keep one of them.
                 tensor = base * np.float32(1 + index)
                 if side == "port":
                     tensor += np.float32(1e-6) * base[::-1]

@@ -3,17 +3,22 @@
     python benchmarks/record_speed.py [--rounds N]
 
 Prints JSON. `ratio` is the sum of both sides' recording passes over the sum of their bare passes (medians of passes
-taken in turn in one process a side); writing out what was still in memory is `flush`, apart.
+taken in turn in one process a side); writing out what was still in memory is `flush`, apart. `own_ratio` is of the
+processor seconds of the thread that computes: what remains where the writing thread has a processor for itself.
 """
 
 import argparse
 import importlib
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +28,7 @@ from align.record.process import environment  # noqa: E402
 
 
 def measure(name: str, rounds: int) -> dict[str, float]:
-    """Seconds of one side: medians of the bare pass, the recording pass, and its flush."""
+    """Seconds of one side: medians of the bare pass, the recording pass and its flush; `own_` of the thread alone."""
     import numpy as np
 
     from align.record.observer import observe
@@ -35,7 +40,14 @@ def measure(name: str, rounds: int) -> dict[str, float]:
     model = side.build(importlib.import_module(f"{package}.pit").pit_ti, {})
     side.set_training(model, True)
     images = side.from_numpy(np.random.default_rng(0).standard_normal((4, 3, 224, 224)).astype(np.float32))
-    seconds: dict[str, list[float]] = {"bare": [], "recording": [], "flush": []}
+    seconds: dict[str, list[float]] = defaultdict(list)
+
+    @contextmanager
+    def timed(what: str) -> Iterator[None]:
+        began, own = time.perf_counter(), time.thread_time()
+        yield
+        seconds[what].append(time.perf_counter() - began)
+        seconds[f"own_{what}"].append(time.thread_time() - own)
 
     def one_pass() -> None:
         outputs = model(images)
@@ -44,18 +56,14 @@ def measure(name: str, rounds: int) -> dict[str, float]:
 
     one_pass()
     for _ in range(rounds):
-        began = time.perf_counter()
-        one_pass()
-        seconds["bare"].append(time.perf_counter() - began)
+        with timed("bare"):
+            one_pass()
         with tempfile.TemporaryDirectory() as folder:
             writer = StoreWriter(Path(folder), "pass")
-            began = time.perf_counter()
-            with observe(side, model, writer, gradients=True, copy=False):
+            with timed("recording"), observe(side, model, writer, gradients=True, copy=False):
                 one_pass()
-            seconds["recording"].append(time.perf_counter() - began)
-            began = time.perf_counter()
-            writer.close()
-            seconds["flush"].append(time.perf_counter() - began)
+            with timed("flush"):
+                writer.close()
     return {what: statistics.median(values) for what, values in seconds.items()}
 
 
@@ -67,18 +75,20 @@ def main() -> None:
     if args.side:
         print(json.dumps(measure(args.side, args.rounds)))
         return
-    sides = {}
+    sides, began = {}, os.getloadavg()[0]
     for side in ("torch", "paddle"):
         command = [sys.executable, __file__, "--side", side, "--rounds", str(args.rounds)]
         settings = environment(threads=1, tf32=False, roots=())  # what a recording process really runs with
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=settings).stdout
         sides[side] = json.loads(output.splitlines()[-1])
-    total = {what: sum(side[what] for side in sides.values()) for what in ("bare", "recording", "flush")}
+    total = {what: sum(side[what] for side in sides.values()) for what in sides["torch"]}
     answer = {
         "job": "pit_ti, batch 4, 224 px, float32, forward and backward, every module",
         "sides": sides,
         "ratio": total["recording"] / total["bare"],
+        "own_ratio": total["own_recording"] / total["own_bare"],
         "flush_ratio": total["flush"] / total["bare"],
+        "load_average": [began, os.getloadavg()[0]],
     }
     print(json.dumps(answer, indent=1))
 

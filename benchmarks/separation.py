@@ -22,13 +22,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from align.case import STEPS
 from align.cases import find
 from align.compare.judge import FACTOR
-from align.mutate.patch import read_catalogue
 from align.mutate.outcome import Worst, worst_rows
+from align.mutate.patch import read_catalogue
 from align.mutate.runner import Runner, clean_run
 from align.pipeline import Options, launch
-from align.steps import AVAILABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 BUGS = ROOT / "benchmarks" / "separation_bugs.yaml"
@@ -55,7 +55,7 @@ class Clean:
 def clean_pairs() -> list[Clean]:
     """What is measured, the quick ones first. Neighbours of one case and thread count share their processes."""
     quick = [Clean("pit_probe", seed, 1) for seed in range(170)] + [Clean("pit_probe", seed, 2) for seed in range(30)]
-    whole = [Clean("pit_probe", find("pit_probe").seed, threads, AVAILABLE) for threads in (1, 2)]
+    whole = [Clean("pit_probe", find("pit_probe").seed, threads, STEPS) for threads in (1, 2)]
     plain = ("pit_ti", "pit_xs", "pit_s", "pit_b")
     full = [Clean(name + suffix, 0, threads) for name in plain for suffix, threads in (("", 1), ("_distilled", 2))]
     return quick + whole + full
@@ -104,7 +104,7 @@ def measure_bugs(work: Path, until: float, only: str | None) -> None:
     results = work / "bugs.jsonl"
     done = {row["id"] for row in recorded(results)}
     short, long = (
-        Runner(Options(find("pit_probe"), work / "bugs", steps), work / "bugs") for steps in (AVAILABLE[:-1], AVAILABLE)
+        Runner(Options(find("pit_probe"), work / "bugs", steps), work / "bugs") for steps in (STEPS[:-1], STEPS)
     )
     for mutant in read_catalogue(BUGS):
         if mutant.id in done or only not in (None, mutant.id):

@@ -97,12 +97,12 @@ def _stage_transforms(image_size, resize):
         "resized": transforms.Resize(resize, interpolation="bicubic"),
         "cropped": transforms.CenterCrop(size),
         "normalised": transforms.Compose(
-            [_to_tensor, transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]  # (3, H, W)
+            [to_tensor, transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]  # (3, H, W)
         ),
     }
 
 
-def _to_tensor(image):
+def to_tensor(image):
     """RGB image -> tensor (3, H, W) of the default dtype in [0, 1]."""
     # paddle: its own ToTensor always gives float32; torchvision's gives the default dtype, which float64 runs need.
     pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))  # (3, H, W)

@@ -4,13 +4,21 @@ Parameter groups and schedule follow timm (timm/optim/_param_groups.py, timm/sch
 optimizers are Paddle's. AdamW: "Decoupled Weight Decay Regularization" (arXiv 1711.05101). Licence: Apache-2.0.
 """
 
+import functools
 import math
 from fnmatch import fnmatch
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.optimizer.lr import LRScheduler
 from paddle.regularizer import WeightDecayRegularizer
+
+from paddle_impl.checkpoint import to_numpy
+from paddle_impl.weights import transposed_keys
+
+# paddle: its accumulators, by PyTorch's names. It counts no updates, but keeps both betas to the power of that count.
+ACCUMULATORS = {"exp_avg": "moment1", "exp_avg_sq": "moment2", "momentum_buffer": "velocity"}
 
 
 def param_groups(model: nn.Layer, weight_decay: float) -> list[dict]:
@@ -124,6 +132,10 @@ class CosineSchedule(LRScheduler):
         """The learning rate that the next update uses."""
         return self.last_lr
 
+    def resume(self, iteration: int) -> None:
+        """Bring a new schedule to where `iteration` updates are done."""
+        self.step(iteration)
+
 
 def build_schedule(
     optimizer: paddle.optimizer.Optimizer,
@@ -150,3 +162,92 @@ def update(optimizer: paddle.optimizer.Optimizer, model: nn.Layer, clip_norm: fl
         norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
     optimizer.step()
     return norm
+
+
+def optimizer_state(optimizer: paddle.optimizer.Optimizer, model: nn.Layer) -> dict[str, np.ndarray]:
+    """What the optimizer keeps of every parameter that it has updated: {"<parameter>/<slot>": array}.
+
+    Slots: "exp_avg" and "exp_avg_sq" (Adam family) and "momentum_buffer" (momentum), of the parameter's shape in
+    PyTorch's layout and of its dtype (float32 for bfloat16); "step" (Adam family), the number of its updates, int64
+    without axes.
+    """
+    held, turned = _accumulators(optimizer), set(transposed_keys(model))
+    state = {}
+    for name, parameter in model.named_parameters():
+        for slot in _slots(optimizer):
+            if slot == "step" and f"{parameter.name}_beta2_pow_acc" in held:
+                state[f"{name}/step"] = _count(held[f"{parameter.name}_beta2_pow_acc"].numpy(), optimizer._beta2)
+            elif slot != "step" and f"{parameter.name}_{ACCUMULATORS[slot]}" in held:
+                array = to_numpy(held[f"{parameter.name}_{ACCUMULATORS[slot]}"])
+                state[f"{name}/{slot}"] = array.T.copy() if name in turned else array
+    return state
+
+
+def load_optimizer_state(optimizer: paddle.optimizer.Optimizer, model: nn.Layer, state: dict[str, np.ndarray]) -> None:
+    """Put what `optimizer_state` gave, of either framework, into a new optimizer of the same kind over `model`.
+
+    Raises ValueError for a parameter that the model has not, a slot that the optimizer has not, or another shape.
+    """
+    slots, turned = _slots(optimizer), set(transposed_keys(model))
+    parameters = dict(model.named_parameters())
+    shapes = {name: tuple(p.shape[::-1] if name in turned else p.shape) for name, p in parameters.items()}
+    _check_state(state, slots, shapes)
+    # paddle: not by set_state_dict. It expects the accumulators' own numbered names, and a parameter that gets its
+    # first gradient after it raises (paddle 3.3.1, `Optimizer._add_accumulator`). They are made here and filled.
+    known = [parameter for name, parameter in parameters.items() if any(f"{name}/{slot}" in state for slot in slots)]
+    optimizer._create_accumulators(paddle.static.default_main_program().global_block(), known)
+    held = _accumulators(optimizer)
+    for key, array in state.items():
+        name, _, slot = key.rpartition("/")
+        prefix = parameters[name].name
+        if slot == "step":
+            for beta, value in (("beta1", optimizer._beta1), ("beta2", optimizer._beta2)):
+                power = held[f"{prefix}_{beta}_pow_acc"]
+                power.set_value(_powers(value, power.numpy().dtype, int(array) + 1)[-1:])
+        else:
+            array = array.T if name in turned else array
+            held[f"{prefix}_{ACCUMULATORS[slot]}"].set_value(np.ascontiguousarray(array))
+
+
+def _slots(optimizer):
+    """The slots of this kind of optimizer."""
+    if isinstance(optimizer, (paddle.optimizer.Adam, paddle.optimizer.AdamW)):
+        return ("step", "exp_avg", "exp_avg_sq")
+    return ("momentum_buffer",) if isinstance(optimizer, paddle.optimizer.Momentum) else ()
+
+
+def _accumulators(optimizer):
+    """{"<Parameter.name>_<accumulator>": tensor}: Paddle adds "_0", "_1", ... for each optimizer of a parameter."""
+    return {key.rpartition("_")[0]: tensor for key, tensor in optimizer.state_dict().items() if key != "LR_Scheduler"}
+
+
+def _count(power, beta):
+    """Number of updates after which Paddle's accumulator of beta ** (updates + 1) holds `power`, (1,)."""
+    # paddle: in the accumulator's type, one product an update, so that the count can be told exactly until the power
+    # has no normal value left (.999 in float32: 87,000 updates); from there on it no longer matters.
+    length = 1024
+    while (powers := _powers(beta, power.dtype, length))[-1] > max(power[0], np.finfo(power.dtype).tiny):
+        length *= 2
+    return np.array(np.argmax(powers <= power[0]), dtype=np.int64)
+
+
+@functools.lru_cache(maxsize=64)
+def _powers(beta, dtype, length):
+    """beta ** 1, 2, ..., length as one product after the other in `dtype`."""
+    return np.multiply.accumulate(np.full(length, beta, dtype))
+
+
+def _check_state(state, slots, shapes):
+    """Raise ValueError unless every parameter in `state` is known, with all of these slots and no other."""
+    for key, array in state.items():
+        name, _, slot = key.rpartition("/")
+        if name not in shapes:
+            raise ValueError(f"optimizer state {key!r}: the model has no parameter {name!r}")
+        if slot not in slots:
+            raise ValueError(f"optimizer state {key!r}: this optimizer keeps {', '.join(slots) or 'nothing'}")
+        expected = () if slot == "step" else shapes[name]
+        if array.shape != expected:
+            raise ValueError(f"optimizer state {key!r}: shape {array.shape}, where the model needs {expected}")
+        lacking = [other for other in slots if f"{name}/{other}" not in state]
+        if lacking:
+            raise ValueError(f"optimizer state of {name!r}: lacks {', '.join(lacking)}")

@@ -1,9 +1,11 @@
 """One training step, evaluation, and the loop around them: the DeiT/PiT recipe (facebookresearch/deit `engine.py`).
 
+`python -m paddle_impl.train` trains and evaluates on a folder of images; its command line is `main.py`.
 Licence: Apache-2.0.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import paddle
@@ -15,6 +17,18 @@ from paddle_impl.optim import learning_rate, update
 
 Batch = tuple[Tensor, Tensor]
 Criterion = Callable[[Tensor, Tensor | tuple[Tensor, Tensor], Tensor], Tensor]
+
+
+class TrainingFault(FloatingPointError):
+    """A loss or a gradient that is not finite, found before the update: the weights are as they were.
+
+    `micro_batch` and `sample` say which of the step's images it was, as far as can be told; else None.
+    """
+
+    def __init__(self, message: str, micro_batch: int, sample: int | None = None):
+        super().__init__(message)
+        self.micro_batch = micro_batch
+        self.sample = sample
 
 
 def train_step(
@@ -34,25 +48,33 @@ def train_step(
     left as it is.
 
     Returns the loss, the learning rate of this update, and the gradient norm before clipping (None without clipping).
-    Raises FloatingPointError, before the update, if a loss is not finite.
+    Raises TrainingFault, before the update, if a loss or a gradient is not finite.
     """
     if not micro_batches:
         raise ValueError("a training step needs at least one micro-batch")
     record = {"loss": 0.0, "lr": learning_rate(optimizer), "grad_norm": None}
     for index, (images, targets) in enumerate(micro_batches):
-        loss = criterion(images, model(images), targets)
+        outputs = model(images)
+        loss = criterion(images, outputs, targets)
         if loss.ndim:  # paddle: backward() of a vector loss would sum it in silence
             raise ValueError(f"the criterion gave a loss of shape {tuple(loss.shape)}; reduce it to one number")
         loss = loss / len(micro_batches)
         value = loss.item()
         if not math.isfinite(value):
             optimizer.clear_grad(set_to_zero=False)  # half a sum of gradients must not leak into the next step
+            sample, cause = _why_not_finite(model, images, outputs)
             place = "" if iteration is None else f"iteration {iteration}, "
-            raise FloatingPointError(
-                f"loss is {value} ({place}micro-batch {index + 1} of {len(micro_batches)}); the weights are unchanged"
-            )
+            place += f"micro-batch {index + 1} of {len(micro_batches)}"
+            raise TrainingFault(f"loss is {value} ({place}); the weights are unchanged: {cause}", index, sample)
         loss.backward()
         record["loss"] += value
+    name = _first_gradient_not_finite(model)
+    if name is not None:
+        optimizer.clear_grad(set_to_zero=False)
+        place = "" if iteration is None else f" (iteration {iteration})"
+        raise TrainingFault(
+            f"gradient of {name} is not finite, the loss is {record['loss']}{place}; the weights are unchanged", index
+        )
     record["grad_norm"] = update(optimizer, model, clip_norm)
     if ema is not None:
         ema.update(model)
@@ -104,16 +126,17 @@ def fit(
     accumulation: int = 1,
     ema=None,
     on_iteration: Callable[[int, dict], None] | None = None,
+    start: int = 0,
 ) -> int:
     """Train once through `batches` in training mode, one `train_step` for every `accumulation` of them.
 
     A remainder smaller than `accumulation` makes a last step of its own. on_iteration(iteration, record) is called
-    after each step, counting from 0. Returns the number of iterations.
+    after each step, counting from `start`. Returns the number after the last one.
     """
     if accumulation < 1:
         raise ValueError(f"accumulation over {accumulation} batches: at least 1")
     model.train()
-    iteration = 0
+    iteration = start
     for micro_batches in _grouped(batches, accumulation):
         record = train_step(model, micro_batches, criterion, optimizer, schedule, clip_norm, ema, iteration)
         if on_iteration is not None:
@@ -132,3 +155,34 @@ def _grouped(batches, size):
             group = []
     if group:
         yield group
+
+
+def _first_gradient_not_finite(model):
+    """Name of the parameter whose gradient was the first in the backward pass to be not finite; None if all are."""
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    # One sum first, finite if all are: it is cheap, and on a GPU each parameter's answer would have to be waited for.
+    if not gradients or math.isfinite(sum(gradient.sum() for gradient in gradients.values()).item()):
+        return None
+    return next((name for name in reversed(gradients) if not paddle.isfinite(gradients[name]).all().item()), None)
+
+
+def _why_not_finite(model, images, outputs):
+    """(index of the sample or None, sentence) about a loss that is not finite, from what led to it."""
+    for name, parameter in model.named_parameters():
+        if not paddle.isfinite(parameter).all().item():
+            return None, f"parameter {name} is not finite"
+    heads = outputs if isinstance(outputs, tuple) else (outputs,)
+    for what, tensor in (("image", images), *(("logits", head) for head in heads)):
+        finite = paddle.isfinite(tensor).flatten(1).all(axis=1).tolist()
+        if not all(finite) and (any(finite) or tensor is images):
+            sample = finite.index(False)
+            return sample, f"{what} of sample {sample} not finite"
+        if not all(finite):
+            return None, "the logits of no sample are finite, but all images and parameters are"
+    return None, "images, parameters and logits are finite, so look at targets, teacher and criterion"
+
+
+if __name__ == "__main__":
+    from paddle_impl.main import main  # here, because it imports this module
+
+    sys.exit(main())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save_file
 
 # Under these keys training scripts nest the state dict (DeiT's and timm's, in this order).
@@ -27,13 +27,14 @@ def read_checkpoint(path, notes):
     """{key: array} of a file, in the file's own keys and layout; `notes` gets a sentence for each thing changed.
 
     bfloat16 comes as float32. A state dict may be nested under "model" or "state_dict", and its keys may all start
-    with "module.". Nothing in the file is executed. Raises WeightsError.
+    with "module."; of a training state (`resume.py`) the weights are taken, averaged ones rather than the model's own.
+    Nothing in the file is executed. Raises WeightsError.
     """
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file; give a .safetensors or .pth file with the weights")
     if path.suffix == ".safetensors":
-        content = _read_safetensors(path, notes)
+        content = _weights_of_training(read_safetensors(path, notes), notes)
     elif path.suffix == ".pth":
         content = _read_pth(path, notes)
     elif path.suffix == ".pdparams":
@@ -50,8 +51,11 @@ def read_checkpoint(path, notes):
     return content
 
 
-def write_checkpoint(path, arrays):
-    """Write {key: array} as .safetensors or .pth; aside first, then moved into place. Raises WeightsError."""
+def write_checkpoint(path, arrays, metadata=None):
+    """Write {key: array} as .safetensors or .pth; aside first, then moved into place. Raises WeightsError.
+
+    metadata: {key: string}, which only a .safetensors file can hold.
+    """
     path = Path(path)
     if not path.parent.is_dir():
         raise WeightsError(f"{path}: could not be written: there is no folder {path.parent}")
@@ -59,7 +63,7 @@ def write_checkpoint(path, arrays):
     try:
         if path.suffix == ".safetensors":
             # safetensors 0.8.0 writes an array that is not C-contiguous as it lies in memory: wrong values, no error.
-            save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, aside)
+            save_file({key: np.asarray(array, order="C") for key, array in arrays.items()}, aside, metadata)
         elif path.suffix == ".pth":
             torch.save({key: torch.tensor(array) for key, array in arrays.items()}, aside)
         else:
@@ -70,6 +74,17 @@ def write_checkpoint(path, arrays):
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()
+
+
+def read_metadata(path):
+    """{key: string} of a .safetensors file, from its header alone. Raises WeightsError."""
+    if not Path(path).is_file():
+        raise WeightsError(f"{path}: there is no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: truncated, corrupt or not safetensors: {first_line(error)}") from error
 
 
 def to_numpy(tensor):
@@ -90,9 +105,10 @@ def first_line(error):
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _read_safetensors(path, notes):
+def read_safetensors(path, notes):
+    """{key: array} of a .safetensors file with whatever keys; `notes` as in `read_checkpoint`. Raises WeightsError."""
     try:
-        items = deserialize(path.read_bytes())
+        items = deserialize(Path(path).read_bytes())
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: truncated, corrupt or not safetensors: {first_line(error)}") from error
     arrays, widened = {}, 0
@@ -125,6 +141,16 @@ def _read_pth(path, notes):
 
 def _is_dense(value):
     return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized
+
+
+def _weights_of_training(arrays, notes):
+    """The averaged weights in a training state, or else the model's, as timm's `load_checkpoint`; others as given."""
+    for section in ("ema/", "model/"):
+        weights = {key.removeprefix(section): array for key, array in arrays.items() if key.startswith(section)}
+        if weights:
+            notes.append(f"{section.removesuffix('/')!r} of a training state taken; the rest is left out")
+            return weights
+    return arrays
 
 
 def _unwrap(content, path, notes):

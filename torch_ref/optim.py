@@ -4,10 +4,13 @@ Parameter groups and schedule are timm's (timm/optim/_param_groups.py, timm/sche
 PyTorch's. AdamW: "Decoupled Weight Decay Regularization" (arXiv 1711.05101). Licence: Apache-2.0.
 """
 
+import numpy as np
 import torch
 from timm.optim import param_groups_weight_decay
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
+
+from torch_ref.checkpoint import to_numpy
 
 
 def param_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -85,6 +88,12 @@ class CosineSchedule:
         self.iteration += 1
         self._scheduler.step_update(self.iteration)
 
+    def resume(self, iteration: int) -> None:
+        """Bring a new schedule to where `iteration` updates are done."""
+        self.iteration = iteration
+        if iteration:  # the optimizer has the first rate already: the formula at 0 can be an ulp away
+            self._scheduler.step_update(iteration)
+
 
 def build_schedule(
     optimizer: torch.optim.Optimizer,
@@ -110,3 +119,62 @@ def update(optimizer: torch.optim.Optimizer, model: nn.Module, clip_norm: float 
         norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
     optimizer.step()
     return norm
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, np.ndarray]:
+    """What the optimizer keeps of every parameter that it has updated: {"<parameter>/<slot>": array}.
+
+    Slots: "exp_avg" and "exp_avg_sq" (Adam family) and "momentum_buffer" (momentum), of the parameter's shape in
+    PyTorch's layout and of its dtype (float32 for bfloat16); "step" (Adam family), the number of its updates, int64
+    without axes.
+    """
+    state = {}
+    for name, parameter in model.named_parameters():
+        for slot, tensor in optimizer.state.get(parameter, {}).items():
+            if tensor is not None:  # the momentum buffer of SGD without momentum
+                array = to_numpy(tensor)
+                state[f"{name}/{slot}"] = array.astype(np.int64) if slot == "step" else array
+    return state
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, state: dict[str, np.ndarray]) -> None:
+    """Put what `optimizer_state` gave, of either framework, into a new optimizer of the same kind over `model`.
+
+    Raises ValueError for a parameter that the model has not, a slot that the optimizer has not, or another shape.
+    """
+    slots = _slots(optimizer)
+    parameters = dict(model.named_parameters())
+    _check_state(state, slots, {name: tuple(parameter.shape) for name, parameter in parameters.items()})
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    content = optimizer.state_dict()
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(trained):  # the order in which state_dict() numbers them
+        held = {slot: state.get(f"{names[id(parameter)]}/{slot}") for slot in slots}
+        if any(array is not None for array in held.values()):
+            content["state"][index] = {slot: torch.tensor(np.asarray(array)) for slot, array in held.items()}
+            if "step" in slots:
+                content["state"][index]["step"] = torch.tensor(float(held["step"]))
+    optimizer.load_state_dict(content)
+
+
+def _slots(optimizer):
+    """The slots of this kind of optimizer."""
+    if isinstance(optimizer, torch.optim.Adam):  # AdamW is derived from it
+        return ("step", "exp_avg", "exp_avg_sq")
+    return ("momentum_buffer",) if optimizer.defaults["momentum"] else ()
+
+
+def _check_state(state, slots, shapes):
+    """Raise ValueError unless every parameter in `state` is known, with all of these slots and no other."""
+    for key, array in state.items():
+        name, _, slot = key.rpartition("/")
+        if name not in shapes:
+            raise ValueError(f"optimizer state {key!r}: the model has no parameter {name!r}")
+        if slot not in slots:
+            raise ValueError(f"optimizer state {key!r}: this optimizer keeps {', '.join(slots) or 'nothing'}")
+        expected = () if slot == "step" else shapes[name]
+        if array.shape != expected:
+            raise ValueError(f"optimizer state {key!r}: shape {array.shape}, where the model needs {expected}")
+        lacking = [other for other in slots if f"{name}/{other}" not in state]
+        if lacking:
+            raise ValueError(f"optimizer state of {name!r}: lacks {', '.join(lacking)}")

@@ -13,6 +13,9 @@ SMALL = {
     "mlp_ratio": 2,
 }
 
+# Unlike one another, so that none can stand in for another.
+RATES = {"drop_rate": 0.1, "attn_drop_rate": 0.2, "drop_path_rate": 0.3}
+
 
 def _training(distilled: bool, **changes: Any) -> Training:
     name = "DistilledPoolingTransformer" if distilled else "PoolingTransformer"
@@ -35,6 +38,7 @@ def _variant(name: str, batch: int) -> Case:
         classes=1000,
         loss=Loss(distillation="hard" if distilled else "none"),
         training=_training(distilled),
+        rates=RATES,
         summary=f"{name} at 224 px, 1000 classes, batch {batch}",
     )
 
@@ -61,20 +65,22 @@ PROBE = Case(
     optimizer={"lr": 1e-3, "weight_decay": 2.0, "eps": 1e-8},
     clip_norm=0.5,
     training=_training(True, iterations=100, batch=24, accumulation=2, clip_norm=1.0),
+    rates=RATES,
     summary="a small distilled PiT, 47 x 61 px: the sharp case that CI runs most",
 )
 
-# The same network under other names and in another module tree: what matches is found by value.
+# The same network under other names and in another module tree, trained by the same recipe.
 TIMM = Case(
     name="pit_ti_timm",
     reference="timm.models.pit:pit_ti_224",
     port="paddle_impl.pit:pit_ti",
     port_names="paddle_impl.weights:timm_to_official",
+    reference_package="torch_ref",
     build={},
     inputs=(Input("image", (3, 3, 224, 224)),),
     classes=1000,
-    steps=("forward",),
-    summary="timm's own pit_ti_224 as the reference: unlike module tree and names, forward only",
+    steps=("forward", "bp_align"),
+    summary="timm's own pit_ti_224 as the reference: unlike module tree and names",
 )
 
 CASES = (

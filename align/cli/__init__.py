@@ -14,6 +14,7 @@ COMMANDS = {
     "run": ("run", "record both sides, compare them, write the reports; exit 0 only if aligned"),
     "record": ("record", "record one side only, to be compared with `align diff`"),
     "diff": ("diff", "compare recordings made earlier or elsewhere, or two reprod_log files"),
+    "report": ("report", "write report.html, junit.xml and summary.md again from a run's folder"),
     "mutate": ("mutate", "put known bugs into copies of the port and see whether the gate goes red, and where"),
     "convert": ("convert", "convert weights among .pth, .safetensors and .pdparams"),
     "cases": ("cases", "list the cases"),

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from align import mapping
 from align.cli import gate
 from align.compare import bare, waivers
+from align.compare.pairing import check_mapping
 from align.compare.runs import Runs, compare_runs
 from align.errors import NothingCompared, UsageError
 from align.record.manifest import MANIFEST, Recording
@@ -20,6 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("second", type=Path, nargs="?", metavar="B", help="the port's, if it is not in A too")
     parser.add_argument("--case", help="which case, where a folder holds several")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write verdict.json and rows.jsonl there too")
+    parser.add_argument("--map", type=Path, metavar="FILE", help="which names of the port belong to which (TOML)")
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON on standard output")
     gate.configure(parser)
 
@@ -34,7 +37,9 @@ def execute(args: argparse.Namespace) -> int:
     runs = _find(args)
     for recording in runs.all:
         recording.verify()
-    result = compare_runs(runs, exceptions, args.fixed)
+    names = mapping.read(args.map)
+    check_mapping(names, *({name for step in run.manifest.steps for name in run.step(step)} for run in runs.all[:2]))
+    result = compare_runs(runs, exceptions, args.fixed, mapping=names)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         json_report.write(result, args.out)
@@ -88,6 +93,8 @@ def _pick(found: list[Recording], side: str, folder: Path) -> tuple[Recording, R
 
 
 def _files(args: argparse.Namespace) -> int:
+    if args.map:
+        raise UsageError(f"--map {args.map}: is for recordings; the keys of two files must be the same")
     if args.second is None:
         raise UsageError(f"{args.first}: a file is compared with a second one: align diff A.npy B.npy")
     result = bare.compare_dictionaries(_arrays(args.second), _arrays(args.first), args.fixed)

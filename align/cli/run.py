@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from align import mapping
 from align import steps as step_modules
 from align.case import STEPS
 from align.cases import find
@@ -50,6 +51,7 @@ def configure_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--modules", nargs="+", default=["*"], metavar="GLOB", help="record only modules of these names (default: all)"
     )
+    parser.add_argument("--map", type=Path, metavar="FILE", help="which names of the port belong to which (TOML)")
     parser.add_argument("--json", action="store_true", help="print verdict.json on standard output")
     sides.configure(parser)
 
@@ -64,15 +66,16 @@ def execute(args: argparse.Namespace) -> int:
         with Recorder(options, lambda *_: None) as recorder:
             recordings = _record(recorder, args)
             runs = _runs(options, recordings)
-            result = compare_runs(runs, exceptions, args.fixed)
+            result = compare_runs(runs, exceptions, args.fixed, mapping=options.case.mapping)
             if not result and options.sides == SIDES and options.dtype != TWIN:
                 result = replace(result, divergences=tuple(divergences(recorder, result)))
             for step in result.steps:
                 classic.write(recorder, step, {"torch": runs.reference, "paddle": runs.port}, reports)
         if args.keep == "summary":
             shown = result.around_first_difference()
-            for recording in runs.all:
-                recording.thin(shown)
+            for (side, _), recording in recordings.items():
+                if side in options.sides:  # an earlier recording is there for the runs to come
+                    recording.thin(shown)
         json_report.write(result, reports)
     if args.json:
         print((options.out / "verdict.json").read_text(), end="")
@@ -85,6 +88,8 @@ def execute(args: argparse.Namespace) -> int:
 
 def record_only(args: argparse.Namespace) -> int:
     """Record one side and compare nothing."""
+    if args.keep == "summary":
+        raise UsageError("--keep summary needs a comparison, and nothing is compared here; record with --keep full")
     options = _options(args)
     with exclusive(options.out), Recorder(options, lambda *_: None) as recorder:
         recordings = _record(recorder, args)
@@ -125,13 +130,11 @@ def _options(args: argparse.Namespace) -> Options:
     case = find(args.case)
     if args.seed is not None:
         case = replace(case, seed=args.seed)
-    available = step_modules.AVAILABLE
+    case = replace(case, mapping=mapping.read(args.map))
     for step in args.steps:
         if step not in STEPS:
             raise UsageError(f"unknown step {step!r}; the steps are {' '.join(STEPS)}")
-        if step not in available:
-            raise UsageError(f"step {step!r} is not part of this version yet; available: {' '.join(available)}")
-    asked = set(args.steps or available)
+    asked = set(args.steps or STEPS)
     asked |= {NEEDS[step] for step in asked if step in NEEDS}
     return Options(
         case=case,

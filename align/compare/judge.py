@@ -17,8 +17,8 @@ from align.record.store import Entry
 # a cast to half, bfloat16 or TF32 in the working type, lie far beyond.
 FACTOR = 64.0
 
-# Rows of what modules hand on inside a model; all others are results.
-INSIDE = ("activation/", "activation_grad/", "probe/", "probe_grad/")
+# Rows of what modules hand on, and draw, inside a model; all others are results.
+INSIDE = ("activation/", "activation_grad/", "probe/", "probe_grad/", "draw/")
 
 NOT_ROUNDED = ("metric",)  # counts: in the working type one sample may flip, in float64 none
 
@@ -74,7 +74,7 @@ def judge_step(step: str, sources: Sources, fixed: float | None = None) -> list[
     port = sources.port.entries if sources.port else {}
     names = [*reference, *(name for name in port if name not in reference)]
     names = [name for name in names if not _judged_elsewhere(reference.get(name), port.get(name))]
-    measured = _measure(sources, names)
+    measured = noise_of(sources, names)
     rows = [_row(step, name, reference.get(name), port.get(name), sources, measured.get(name)) for name in names]
     rows = _rejoined(rows)
     return rows if fixed is None else [_by_fixed_rule(row, sources, fixed) for row in rows]
@@ -107,7 +107,7 @@ def with_formula(
     twin = _Corrected(sources.port_twin, row.name, formula) if sources.port_twin else None
     changed = replace(sources, port=_Corrected(sources.port, row.name, formula), port_twin=twin)
     entries = sources.reference.entries.get(row.name), sources.port.entries.get(row.name)
-    measured = _measure(sources, list(sources.reference.entries)).get(row.name)
+    measured = noise_of(sources, list(sources.reference.entries)).get(row.name)
     again = _row(row.step, row.name, *entries, changed, measured)
     return again if fixed is None else _by_fixed_rule(again, changed, fixed)
 
@@ -134,7 +134,7 @@ def _judged_elsewhere(*entries: Entry | None) -> bool:
     return len(origins) == 1 and None not in origins
 
 
-def _measure(sources: Sources, names: list[str]) -> dict[str, Measured]:
+def noise_of(sources: Sources, names: list[str]) -> dict[str, Measured]:
     """The noise of every row that has a twin."""
     if sources.reference_twin is None or sources.reference is None:
         return {}

@@ -66,7 +66,7 @@ class Row:
     precision: Judgement | None = None
     noise: Noise | None = None
     allowance: float = 0.0
-    matched_by: str = "name"
+    matched_by: str | None = "name"  # `name`, `order`, `value` or `override`; None where nothing was matched
     waived: str | None = None
 
     @property

@@ -1,17 +1,20 @@
 """Two recorded runs, and their float64 twins, compared step by step into a verdict. Needs no framework."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from align.case import STEPS
+from align.compare.distributions import judge_distributions
 from align.compare.judge import Sources, judge_step
+from align.compare.pairing import paired
 from align.compare.rows import Row
 from align.compare.verdict import StepVerdict, Verdict
 from align.compare.waivers import Exceptions
 from align.errors import Incomparable
+from align.mapping import Mappings
 from align.record.manifest import Recording
 from align.record.store import Store
-from align.steps import EXACT
+from align.steps import STATISTICAL, WITHOUT_TWIN
 
 RAISED = "(raised)"  # the name of the row that stands for an exception
 
@@ -49,16 +52,26 @@ class Runs:
 
 
 def compare_runs(
-    runs: Runs, exceptions: Exceptions, fixed: float | None = None, steps: Collection[str] = STEPS
+    runs: Runs,
+    exceptions: Exceptions,
+    fixed: float | None = None,
+    steps: Collection[str] = STEPS,
+    mapping: Mappings | None = None,
 ) -> Verdict:
-    """Judge every step of `steps` that either side recorded. `fixed` gates by reprod_log's rule (mean |a - b|)."""
+    """Judge every step of `steps` that either side recorded. `fixed` gates by reprod_log's rule (mean |a - b|).
+
+    `mapping` is a user's, see `align.mapping`.
+    """
     runs.check_comparable()
     judged = []
     recorded = (runs.reference.manifest.steps.keys() | runs.port.manifest.steps.keys()) & set(steps)
     case = runs.reference.manifest.case
     for step in sorted(recorded, key=STEPS.index):
-        sources = _sources(runs, step)
-        rows = [exceptions.noted(case, row, sources, fixed) for row in judge_step(step, sources, fixed)]
+        pairing = paired(_sources(runs, step), mapping or {})
+        sources = pairing.sources
+        rows = judge_distributions(step, sources) if step in STATISTICAL else judge_step(step, sources, fixed)
+        rows = [exceptions.noted(case, row, sources, fixed) for row in rows]
+        rows = [replace(row, matched_by=pairing.matched_by.get(row.name)) for row in rows]
         rows = _with_failure(step, rows, runs)
         seconds = sum(run.manifest.steps.get(step, 0.0) for run in runs.all)
         judged.append(StepVerdict(step, tuple(exceptions.applied(case, step, rows)), round(seconds, 3)))
@@ -81,6 +94,6 @@ def _sources(runs: Runs, step: str) -> Sources:
 
     pair, twins = (store(runs.reference), store(runs.port)), (store(runs.reference_twin), store(runs.port_twin))
     noise, working = runs.reference.noise(step), runs.reference.manifest.dtype
-    if working == "float64" and step not in EXACT:
+    if working == "float64" and step not in WITHOUT_TWIN:
         twins = pair  # it is its own truth, and the perturbed runs tell its noise
     return Sources(*pair, *twins, noise, working)

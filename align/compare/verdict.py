@@ -8,7 +8,7 @@ from align.case import STEPS
 from align.compare.judge import INSIDE
 from align.compare.rows import Row
 from align.locate.divergence import Divergence
-from align.steps import after_update
+from align.steps import after_update, chain
 
 # Kinds of rows of which each subject needs a row that could have failed: a gate that is blind to one is vacuous.
 SUBJECTS = ("parameter", "gradient", "output", "metric")
@@ -33,8 +33,23 @@ class StepVerdict:
         return "vacuous" if all(row.verdict == "insensitive" for row in self.rows) else "aligned"
 
     @property
+    def failing(self) -> tuple[Row, ...]:
+        """The bad rows; of those that stand in one chain, each made from the one before, the first."""
+        found: list[Row] = []
+        seen: set[str | None] = set()
+        for row in self.rows:
+            stands_in = chain(self.step, row.name)
+            if not row.bad or stands_in in seen:
+                continue
+            found.append(row)
+            while stands_in:  # what is made of several chains stands one level above them
+                seen.add(stands_in)
+                stands_in = stands_in.rpartition("/")[0]
+        return tuple(found)
+
+    @property
     def worst(self) -> Row | None:
-        return max(self.rows, key=lambda row: (row.bad, row.excess), default=None)
+        return max(self.failing or self.rows, key=lambda row: row.excess, default=None)
 
     def __bool__(self) -> bool:
         return self.verdict == "aligned"
@@ -77,11 +92,16 @@ class Verdict:
         return min(red, key=_dependence).step if red else None
 
     def around_first_difference(self) -> dict[str, set[str]]:
-        """By step, the names of the first red row and its neighbours in call order; empty if there is none."""
+        """In the first red step, the names of the first red row and its neighbours in call order; empty if none is.
+
+        Of the rows inside the model, and of all: `forward` records a result before the pass whose modules it records.
+        """
         for step in self.steps:
-            for index, row in enumerate(step.rows):
-                if row.bad:
-                    return {step.step: {near.name for near in step.rows[max(0, index - NEAR) : index + NEAR + 1]}}
+            red = [index for index, row in enumerate(step.rows) if row.bad]
+            inside = [index for index in red if step.rows[index].name.startswith(INSIDE)]
+            if red:
+                near = (step.rows[max(0, first - NEAR) : first + NEAR + 1] for first in {red[0], *inside[:1]})
+                return {step.step: {row.name for rows in near for row in rows}}
         return {}
 
     @property
@@ -116,7 +136,7 @@ def unseen(rows: Iterable[Row]) -> tuple[str, ...]:
         if row.kind not in SUBJECTS or row.name.startswith(INSIDE):
             continue
         name = row.name
-        for prefix in ("grad/", "param/"):
+        for prefix in ("random/", "loop/", "accumulated/", "ema/", "grad/", "param/"):
             name = name.removeprefix(prefix)
         kind = "parameter" if name != row.name or row.kind == "parameter" else row.kind
         subject = f"{kind} {name}"

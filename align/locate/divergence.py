@@ -27,7 +27,8 @@ class Where:
 class Divergence:
     """One independent difference: the step, the module whose own code it is, what differs, and both source lines.
 
-    `error` is relative (Frobenius), on the reference's own inputs: what this module alone does wrong.
+    `error` is relative (Frobenius), on the reference's own inputs: what this module alone does wrong. Where no model is
+    replayed, `module` is empty and `error` infinite.
     """
 
     step: str
@@ -41,7 +42,7 @@ class Divergence:
     def as_json(self) -> dict[str, Any]:
         return {
             "step": self.step,
-            "module": self.module,
+            "module": self.module or None,
             "what": self.what,
             "error": self.error if self.error < float("inf") else "inf",
             "port": self.port and self.port.as_json(),

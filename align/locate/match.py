@@ -109,6 +109,14 @@ def first_divergent(
     `modules` restricts the way to operations that ran in these module calls. Operations beside the way are innocent:
     what they made differently came together again.
     """
+    first = first_unmatched(ours, theirs, failing, modules)
+    return first and _with_the_wrong_input(ours, theirs, first, modules)
+
+
+def first_unmatched(
+    ours: Values, theirs: Values, failing: np.ndarray, modules: Collection[str] | None = None
+) -> Operation | None:
+    """The same, but where it reads the wrong one of the other trace's values, still the operation that reads it."""
     trace = ours.trace
     start = made_by(ours, failing, modules)
     if start is None:
@@ -138,8 +146,7 @@ def first_divergent(
             todo += upstream
         else:
             suspects.append(operation)
-    first = min(suspects, key=lambda operation: operation.index, default=None)
-    return first and _with_the_wrong_input(ours, theirs, first, modules)
+    return min(suspects, key=lambda operation: operation.index, default=None)
 
 
 def _with_the_wrong_input(
@@ -185,12 +192,20 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def made_by(values: Values, array: np.ndarray, modules: Collection[str] | None) -> Operation | None:
-    """The last operation, in these modules, that made exactly this array."""
+    """The last operation, in these modules, that made exactly this array; or else one that is as good as the same.
+
+    What a fused kernel made is not made to the last bit by the operations that it is traced as.
+    """
+    near = None
     for operation in reversed(values.trace.operations):
         if modules is not None and operation.module not in modules:
             continue
         for number in operation.outputs:
             made = values.array(number)
-            if made is not None and made.shape == array.shape and np.array_equal(made, array):
+            if made is None or made.shape != array.shape:
+                continue
+            if np.array_equal(made, array):
                 return operation
-    return None
+            if near is None and array.dtype.kind == made.dtype.kind == "f" and _same(made, array):
+                near = operation
+    return near

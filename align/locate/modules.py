@@ -1,6 +1,5 @@
 """From a replay to the modules whose own code is wrong, forwards and backwards."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from align.compare.statistics import compare
 from align.locate.divergence import Divergence, Where
 from align.record.calls import ROOT_MODULE
-from align.record.replay import LOSS
+from align.record.replay import LOSS, tensor_name
 from align.record.store import Store
 
 # On the reference's own inputs one module of a correct port is off by a few float64 ulp (worst of PiT: 8e-16); this is
@@ -19,8 +18,6 @@ LIMIT = 2.0**-40
 
 # A gradient this much smaller than the module's others is rounding of a sum that is zero (the key bias of attention).
 NEGLIGIBLE = 2.0**-30
-
-NAME = re.compile(r"(?P<label>.+?)/(?P<what>in|out)(?P<path>(/[^/]+)*?)(?P<grad>/grad)?$")
 
 
 @dataclass(frozen=True)
@@ -42,21 +39,30 @@ def made_by(name: str, calls: Mapping[str, Any]) -> str:
     Its outputs and its children's inputs; backwards, the gradients of its inputs, of its children's outputs and of its
     parameters.
     """
-    if name.startswith("grad/"):
-        return name.removeprefix("grad/").rpartition(".")[0] or ROOT_MODULE
-    match = NAME.match(name)
-    assert match, name
-    label = match["label"]
-    if (match["what"] == "out") is not bool(match["grad"]):
-        return label
-    parent: str = calls[label]["parent"] if label in calls else ""
-    return parent or (LOSS if match["grad"] else "")
+    tensor = tensor_name(name)
+    if tensor is None:
+        return _holder(name.removeprefix("grad/"), calls)
+    if (tensor.what == "out") is not tensor.gradient:
+        return tensor.label
+    parent: str = calls[tensor.label]["parent"] if tensor.label in calls else ""
+    return parent or (LOSS if tensor.gradient else "")
 
 
-def locate(reference: Store, port: Store, places: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+def _holder(parameter: str, calls: Mapping[str, Any]) -> str:
+    """The innermost call that was made of the modules that hold a parameter."""
+    module = parameter.rpartition(".")[0]
+    while module and module not in calls:
+        module = module.rpartition(".")[0]
+    return module or ROOT_MODULE
+
+
+def locate(
+    reference: Mapping[str, np.ndarray], port: Store, places: Mapping[str, Mapping[str, Any]], every: bool = False
+) -> list[Finding]:
     """Of every call whose own code is wrong the first finding, in the order in which the port ran them.
 
-    `places` holds, by side, the calls that were made.
+    `places` holds, by side, the calls that were made. With `every`, all findings forwards of a call: where much code
+    lies between two boundaries, they may have causes of their own.
     """
     calls = places["paddle"]
     findings: dict[str, list[Finding]] = {}
@@ -74,22 +80,22 @@ def locate(reference: Store, port: Store, places: Mapping[str, Mapping[str, Any]
             if missed and not first.backward:
                 first = replace(first, what=f"it never calls {missed}", uncalled=missed)
             answer.append(first)
+            answer += [finding for finding in shown if every and finding is not first and not finding.backward]
     return answer
 
 
 def _findings(
-    reference: Store, port: Store, reference_calls: Mapping[str, Any], calls: Mapping[str, Any]
+    reference: Mapping[str, np.ndarray], port: Store, reference_calls: Mapping[str, Any], calls: Mapping[str, Any]
 ) -> Iterator[Finding]:
     for label, place in reference_calls.items():
         parent = place["parent"]
         if label not in calls and parent in calls and not _identity(reference, label):
             yield Finding(parent, f"{label}/out", f"it never calls {label}", 1.0, False, uncalled=label)
     for name in reference:
-        if name.startswith("grad/"):
+        tensor = tensor_name(name)
+        if tensor is None:
             continue
-        match = NAME.match(name)
-        assert match, name
-        label, what, gradient = match["label"], match["what"], bool(match["grad"])
+        label, what, gradient = tensor.label, tensor.what, tensor.gradient
         parent = calls[label]["parent"] if label in calls else ""
         if name not in port:
             if gradient and label in calls:
@@ -117,22 +123,22 @@ def _findings(
     yield from _parameters(reference, port, calls)
 
 
-def _identity(reference: Store, label: str) -> bool:
+def _identity(reference: Mapping[str, np.ndarray], label: str) -> bool:
     """Whether a call gives back what it was given: leaving it out changes nothing."""
     given, made = reference.get(f"{label}/in"), reference.get(f"{label}/out")
     return given is not None and made is not None and np.array_equal(given, made)
 
 
-def _parameters(reference: Store, port: Store, calls: Mapping[str, Any]) -> Iterator[Finding]:
+def _parameters(reference: Mapping[str, np.ndarray], port: Store, calls: Mapping[str, Any]) -> Iterator[Finding]:
     scales: dict[str, float] = {}
     names = {name.removeprefix("grad/") for name in (*reference, *port) if name.startswith("grad/")}
     for name in names:
-        owner = name.rpartition(".")[0] or ROOT_MODULE
+        owner = _holder(name, calls)
         key = f"grad/{name}"
         if key in reference:
-            scales[owner] = max(scales.get(owner, 0.0), _rms(reference[key]))
+            scales[owner] = max(scales.get(owner, 0.0), rms(reference[key]))
     for name in sorted(names):
-        owner, key = name.rpartition(".")[0] or ROOT_MODULE, f"grad/{name}"
+        owner, key = _holder(name, calls), f"grad/{name}"
         if key not in port:
             yield Finding(owner, key, f"parameter {name} gets no gradient", 1.0, True)
         elif key not in reference:
@@ -155,7 +161,7 @@ def _scaled(port: np.ndarray, reference: np.ndarray) -> str:
     return f", {factor:.12g} times the reference's"
 
 
-def _rms(array: np.ndarray) -> float:
+def rms(array: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if array.size else 0.0
 
 

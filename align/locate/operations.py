@@ -8,55 +8,72 @@ import numpy as np
 
 from align.locate.divergence import Divergence, Where
 from align.locate.gradients import first_divergent_backward
-from align.locate.match import Values, first_divergent
+from align.locate.match import Values, first_divergent, made_by
 from align.locate.modules import Finding
+from align.locate.pairs import Pairs
 from align.record.source import last_return, loop_header, next_statement
-from align.record.store import Store
 from align.record.trace import Operation
 
 Places = Mapping[str, Mapping[str, Any]]
+Replay = Mapping[str, np.ndarray]
 
 
 def refine(
-    divergence: Divergence, finding: Finding, values: Mapping[str, Values], replays: Mapping[str, Store], places: Places
-) -> Divergence:
-    """The same divergence with the operation's own line on either side, where the traces show one."""
-    if finding.uncalled and not _stands_in(finding, values):
+    divergence: Divergence, finding: Finding, values: Mapping[str, Values], replays: Mapping[str, Replay], pairs: Pairs
+) -> tuple[Divergence, Operation | None]:
+    """The same divergence with the operation's own line on either side, where the traces show one; and the port's."""
+    places = pairs.places
+    if finding.uncalled and not _stands_in(finding, values, pairs):
         missed = places["torch"][finding.uncalled]
         reference = Where(**missed["call"], built=missed["built"]) if missed["call"] else divergence.reference
-        return replace(divergence, port=_after_its_neighbour(finding, places) or divergence.port, reference=reference)
-    lines = {}
+        port = _after_its_neighbour(finding, pairs) or divergence.port
+        return replace(divergence, port=port, reference=reference), None
+    lines, found = {}, {}
+    parameter = finding.tensor.removeprefix("grad/")
     for side, other, before in (("paddle", "torch", divergence.port), ("torch", "paddle", divergence.reference)):
-        ours, theirs = values[side], values[other]
+        ours, theirs, modules = values[side], values[other], pairs.own(side, [finding.owner])
         if finding.backward:
-            operation = first_divergent_backward(ours, theirs, finding, replays[side], replays[other])
+            own_name = pairs.parameter(side, parameter)
+            operation = first_divergent_backward(
+                ours, theirs, finding, replays[side], replays[other], modules, own_name
+            )
         else:
             array = replays[side].get(finding.tensor)
-            operation = None if array is None else first_divergent(ours, theirs, array, {finding.owner})
+            operation = None if array is None else first_divergent(ours, theirs, array, modules)
             if operation is None and array is not None:
                 before = (
                     _left_unused(replays, places, side, finding)
-                    or _handed_on(array, replays[side], places, side, finding)
+                    or _left_unused_inside(ours, replays["torch"], pairs, side, finding)
+                    or _handed_on(array, replays["torch"], places, side, finding)
                     or before
                 )
-        lines[side] = _where(operation, before, places[side], finding.owner)
-    return replace(divergence, port=lines["paddle"], reference=lines["torch"])
+        found[side], lines[side] = operation, _where(operation, before, pairs, side, finding.owner)
+    return replace(divergence, port=lines["paddle"], reference=lines["torch"]), found["paddle"]
 
 
-def _where(operation: Operation | None, before: Where | None, calls: Mapping[str, Any], owner: str) -> Where | None:
+def _where(operation: Operation | None, before: Where | None, pairs: Pairs, side: str, owner: str) -> Where | None:
     if operation is None or not operation.file:
         return before
-    built = calls.get(owner, {}).get("built")
+    built = pairs.calls[side].get(operation.module, pairs.places[side].get(owner, {})).get("built")
     return Where(operation.file, operation.line, operation.end_line, operation.code, built)
 
 
-def _stands_in(finding: Finding, values: Mapping[str, Values]) -> bool:
-    """Whether the module's own code does itself what the call would do that it never makes."""
+def _stands_in(finding: Finding, values: Mapping[str, Values], pairs: Pairs) -> bool:
+    """Whether the module's own code does itself what the call would do that it never makes.
+
+    Then it reads the parameters of what it does not call, or, if that has none, runs an operation of the same name.
+    """
+    module, inside = (finding.uncalled or "").partition("#")[0], pairs.own("paddle", [finding.owner])
+    trace = values["paddle"].trace
+    held = {f"parameter/{own}" for own, name in pairs.parameters["paddle"].items() if name.startswith(f"{module}.")}
+    own_code = [operation for operation in trace.operations if operation.module in inside]
+    if held:
+        return any(trace.values[number].name in held for operation in own_code for number in operation.inputs)
     done = {operation.name for operation in values["torch"].trace.operations if operation.module == finding.uncalled}
-    return any(op.module == finding.owner and op.name in done for op in values["paddle"].trace.operations)
+    return any(operation.name in done for operation in own_code)
 
 
-def _left_unused(replays: Mapping[str, Store], places: Places, side: str, finding: Finding) -> Where | None:
+def _left_unused(replays: Mapping[str, Replay], places: Places, side: str, finding: Finding) -> Where | None:
     """The call of the child whose output the reference hands on, where the port hands on another's."""
     expected, answer = replays["torch"].get(finding.tensor), None
     if expected is None:
@@ -70,8 +87,16 @@ def _left_unused(replays: Mapping[str, Store], places: Places, side: str, findin
     return answer
 
 
-def _handed_on(array: np.ndarray, replay: Store, places: Places, side: str, finding: Finding) -> Where | None:
-    """Where something should have been done to a child's output that was handed on as it was.
+def _left_unused_inside(values: Values, reference: Replay, pairs: Pairs, side: str, finding: Finding) -> Where | None:
+    """The same for a call without a counterpart, which made what the reference hands on."""
+    expected = reference.get(finding.tensor)
+    maker = None if expected is None else made_by(values, expected, pairs.own(side, [finding.owner]))
+    place = pairs.outermost(side, maker.module, finding.owner) if maker else None
+    return Where(**place["call"], built=place["built"]) if place and place["call"] else None
+
+
+def _handed_on(array: np.ndarray, reference: Replay, places: Places, side: str, finding: Finding) -> Where | None:
+    """Where something should have been done to a child's output, the reference's on both sides, that was handed on.
 
     That is the call of the child; or, if the other side does it in a later statement to what it returns, the return.
     """
@@ -79,8 +104,8 @@ def _handed_on(array: np.ndarray, replay: Store, places: Places, side: str, find
     for name, place in calls.items():
         if place["parent"] != finding.owner or not place["call"]:
             continue
-        outputs = [n for n in replay if n.startswith(f"{name}/out") and not n.endswith("/grad")]
-        if any(np.array_equal(replay[output], array) for output in outputs):
+        outputs = [n for n in reference if n.startswith(f"{name}/out") and not n.endswith("/grad")]
+        if any(np.array_equal(reference[output], array) for output in outputs):
             built = calls[finding.owner]["built"]
             if finding.near is None and _ends_a_statement_before_return(others.get(name)):
                 row = last_return(place["call"]["file"], place["call"]["line"])
@@ -94,8 +119,9 @@ def _ends_a_statement_before_return(place: Mapping[str, Any] | None) -> bool:
     return place is not None and bool(place["call"]) and not place["call"]["code"].startswith("return")
 
 
-def _after_its_neighbour(finding: Finding, places: Places) -> Where | None:
+def _after_its_neighbour(finding: Finding, pairs: Pairs) -> Where | None:
     """Where a call that the port never makes would stand: after the call that precedes it in the reference."""
+    places = pairs.places
     built = places["paddle"].get(finding.owner, {}).get("built")
     missing, previous = places["torch"][finding.uncalled or ""]["call"], None
     for name, place in places["torch"].items():
@@ -110,7 +136,7 @@ def _after_its_neighbour(finding: Finding, places: Places) -> Where | None:
         if name == finding.uncalled:
             break
         if place["parent"] == finding.owner and name in places["paddle"]:
-            previous = places["paddle"][name]["call"]
+            previous = pairs.statement(name)
     if not previous:
         return None
     following = next_statement(previous["file"], previous["end_line"])

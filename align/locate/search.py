@@ -2,38 +2,61 @@
 
 import difflib
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from align import steps as step_modules
 from align.compare.verdict import Verdict
+from align.diagnose.cause import Treatment
+from align.diagnose.modules import Look, with_causes
 from align.errors import UsageError
-from align.locate.divergence import Divergence, Where
-from align.locate.match import Values, first_divergent
-from align.locate.modules import divergence, locate, made_by, own_error
+from align.locate.divergence import Divergence
+from align.locate.lines import line_divergences
+from align.locate.match import Values
+from align.locate.modules import Finding, divergence, locate, made_by, own_error
 from align.locate.operations import refine
+from align.locate.pairs import Pairs, alike, pair, same
 from align.pipeline import TWIN, Recorder
+from align.record import line_trace, manifest
 from align.record.store import Store
-from align.record.trace import Operation, read
+from align.record.trace import read
+from align.sides import SIDES
 
-TRACED = 16  # wrong modules of which the operation is looked for: more is one bug in many places
+TRACED = 40  # wrong modules of which the operation is looked for: more is one bug in many places
 
 
 def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
-    """Every independent difference of the red steps that have a model to replay, in the order of dependence."""
+    """Every independent difference of the red steps, in the order of dependence."""
     found: list[Divergence] = []
     seen: set[str] = set()
     for step in result.steps:
-        if step or step.step not in step_modules.REPLAYABLE:
+        if step or step.step not in (*step_modules.REPLAYABLE, *step_modules.LINED):
             continue
-        for found_here in replayed(recorder, step.step):
-            # What is wrong in evaluation is wrong in training too, and is told once.
-            if found_here.module not in seen:
-                seen.add(found_here.module)
-                found.append(found_here)
+        if step.step in step_modules.LINED:
+            found += lined(recorder, step.step, [row.name for row in step.rows if row.bad])
+            continue
+        # What is wrong in evaluation is wrong in training too, and is told once.
+        found += (new := [found_here for found_here in replayed(recorder, step.step) if found_here.module not in seen])
+        seen.update(found_here.module for found_here in new)
     return found
+
+
+def lined(recorder: Recorder, step: str, rows: Collection[str] | None = None) -> list[Divergence]:
+    """The lines that made rows of a step wrong (these, or all), by the values of both sides' source lines."""
+    options = recorder.options
+    working = manifest.latest(options.reference or options.folder, options.prefix("torch", options.dtype))
+    recorder.open_twins()
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix=".partial-lines-") as name:
+        for side in SIDES:
+            recorder.process(side).request(
+                "lines", run=f"{side}-{TWIN}", step=step, folder=name, reference=str(working or options.folder)
+            )
+        traces = {side: line_trace.read(Path(name, f"{step}-{side}-lines.json")) for side in SIDES}
+        return line_divergences(step, traces["paddle"], traces["torch"], rows)
 
 
 @dataclass(frozen=True)
@@ -49,96 +72,97 @@ def replay_module(recorder: Recorder, step: str, module: str) -> tuple[list[Repl
     """What one module's own code makes, with the port's own error, and the divergence if it is wrong.
 
     That is its outputs and what it hands to its children, and backwards the gradients of its inputs, of its children's
-    outputs and of its parameters. Of unlike module trees there is only the divergence.
+    outputs and of its parameters. A module without a counterpart is looked at with the one around it that has one.
 
-    Raises UsageError for a module that the reference never calls.
+    Raises UsageError for a module that neither side ever calls.
     """
     tensors: list[Replayed] = []
+    alone: list[str] = []
 
-    def look(replays: Mapping[str, Store], places: Mapping[str, Mapping[str, Any]]) -> None:
-        if module not in places["torch"]:
-            near = difflib.get_close_matches(module, places["torch"], 3)
+    def look(replays: Mapping[str, Mapping[str, np.ndarray]], pairs: Pairs) -> None:
+        owner = pairs.owner(module)
+        if owner is None:
+            near = difflib.get_close_matches(module, {**pairs.calls["torch"], **pairs.calls["paddle"]}, 3)
             raise UsageError(f"--replay {module}: no such module call; near: {', '.join(near) or 'none'}")
-        if not _alike(places):
-            return  # there is no boundary of one module on both sides
+        alone.extend(pairs.own("paddle", [owner]))
         for name, array in replays["torch"].items():
-            if name in replays["paddle"] and made_by(name, places["torch"]) == module:
+            if name in replays["paddle"] and made_by(name, pairs.places["torch"]) == owner:
                 tensors.append(Replayed(name, array.shape, own_error(replays["paddle"][name], array)))
 
     found = replayed(recorder, step, look)
-    return tensors, [divergence for divergence in found if divergence.module == module]
+    return tensors, [divergence for divergence in found if divergence.module in alone]
 
 
 def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = None) -> list[Divergence]:
-    """Every wrong module of a step; `look` is shown both sides' replays and calls before they are gone."""
+    """Every wrong module of a step; `look` is shown both sides' replays and paired calls before they are gone."""
     with tempfile.TemporaryDirectory(dir=recorder.options.folder, prefix=".partial-replay-") as name:
         folder = Path(name)
 
-        def both(operation: str, **arguments: Any) -> dict[str, Mapping[str, Any]]:
-            """The reference first: the port's replay reads what it leaves."""
-            return {
-                side: recorder.process(side).request(
-                    operation, run=f"{side}-{TWIN}", step=step, folder=name, **arguments
-                )
-                for side in ("torch", "paddle")
-            }
+        def ask(side: str, operation: str, **arguments: Any) -> Mapping[str, Any]:
+            return recorder.process(side).request(operation, run=f"{side}-{TWIN}", step=step, folder=name, **arguments)
 
-        places = {side: answer["places"] for side, answer in both("replay").items()}
-        replays = {side: Store(folder, f"{step}-{side}") for side in places}
+        # The reference first: the port's replay reads what it leaves.
+        answers = {side: ask(side, "replay") for side in ("torch", "paddle")}
+        places = {side: answer["places"] for side, answer in answers.items()}
+        parameters = {side: answer["parameters"] for side, answer in answers.items()}
+        settings = {side: answer["settings"] for side, answer in answers.items()}
+        mapping = recorder.options.case.mapping
+        if alike(places) and not mapping.get("modules"):
+            pairs, given = same(places, parameters), {}
+        else:
+            stored = {side: Store(folder, f"{step}-{side}").entries for side in places}
+            shapes = {side: {n: entry.shape for n, entry in entries.items()} for side, entries in stored.items()}
+            pairs = pair(places, shapes, parameters, mapping)
+            given = {"pairs": {port: label for label, port in pairs.ported.items()}}
+            ask("paddle", "replay", **given)
+        port = Store(folder, f"{step}-paddle")
+        replays = {"torch": pairs.boundaries(Store(folder, f"{step}-torch")), "paddle": port}
         if look:
-            look(replays, places)
-        if not _alike(places):
-            return _by_value_alone(both, folder, step, places)
-        findings = locate(replays["torch"], replays["paddle"], places)
-        found = [divergence(step, finding, places) for finding in findings]
+            look(replays, pairs)
+        findings = locate(replays["torch"], port, pairs.places, every=not pairs.alike)
         if not findings:
             return []
         wanted = [call for finding in findings[:TRACED] for call in (finding.owner, finding.uncalled) if call]
-        both("trace", modules=wanted)
+        for side, more in (("torch", {}), ("paddle", given)):
+            ask(side, "trace", modules=pairs.own(side, wanted), **more)
         values = {
             side: Values(read(folder, f"{step}-{side}-trace"), Store(folder, f"{step}-{side}-trace")) for side in places
         }
-        traced = zip(found[:TRACED], findings, strict=False)
-        return [*(refine(d, finding, values, replays, places) for d, finding in traced), *found[TRACED:]]
+
+        def treat(treatments: Sequence[Treatment]) -> Store | None:
+            try:
+                ask("paddle", "replay", treatments=[treatment.as_json() for treatment in treatments], **given)
+            except UsageError:  # the port raised
+                return None
+            return Store(folder, f"{step}-paddle-treated")
+
+        found = _refined(step, findings, values, replays, pairs)
+        return with_causes(found, Look(step, values, replays, pairs, settings), treat)
 
 
-def _alike(places: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the two module trees can be replayed on each other: calls of one name stand under parents of one name."""
-    common = places["torch"].keys() & places["paddle"].keys()
-    functions_only = len(places["torch"]) == len(places["paddle"]) == 1
-    return (len(common) > 1 or functions_only) and all(
-        places["torch"][n]["parent"] == places["paddle"][n]["parent"] for n in common
-    )
+def _refined(
+    step: str,
+    findings: list[Finding],
+    values: Mapping[str, Values],
+    replays: Mapping[str, Mapping[str, np.ndarray]],
+    pairs: Pairs,
+) -> list[tuple[Finding, Divergence]]:
+    """The findings and divergences that are told; several of one paired call only where several calls are wrong inside.
 
-
-def _by_value_alone(
-    both: Callable[..., Any], folder: Path, step: str, places: Mapping[str, Mapping[str, Any]]
-) -> list[Divergence]:
-    """Unlike module trees: both sides run freely, and the first operation that goes its own way is looked for by value.
-
-    What lies downstream of it is not seen.
+    Two findings in the code of one module may be one bug, seen where its value forks.
     """
-    both("trace", modules=["*"], forced=False)
-    names = {side: f"{step}-{side}-trace" for side in ("torch", "paddle")}
-    values = {side: Values(read(folder, name), Store(folder, name)) for side, name in names.items()}
-    last = values["paddle"].last_result()
-    if last is None or last in values["torch"]:
-        return []
-    port = first_divergent(values["paddle"], values["torch"], last)
-    theirs = values["torch"].last_result()
-    reference = None if theirs is None else first_divergent(values["torch"], values["paddle"], theirs)
-    if port is None:
-        return []
-    what = f"{port.name}: the first value that the reference does not have"
-    return [
-        Divergence(
-            step, port.module, what, float("inf"), _line(port, places["paddle"]), _line(reference, places["torch"])
-        )
-    ]
-
-
-def _line(operation: Operation | None, calls: Mapping[str, Any]) -> Where | None:
-    if operation is None:
-        return None
-    built = calls.get(operation.module, {}).get("built")
-    return Where(operation.file, operation.line, operation.end_line, operation.code, built)
+    answer: list[tuple[Finding, Divergence]] = []
+    blamed: dict[str, set[str | None]] = {}
+    for number, finding in enumerate(findings):
+        others = blamed.setdefault(finding.owner, set())
+        found, operation = divergence(step, finding, pairs.places), None
+        if number < TRACED:
+            found, operation = refine(found, finding, values, replays, pairs)
+        module = operation.module if operation else None
+        if others and (module is None or {module, None} & others):
+            continue
+        others.add(module)
+        module = module or pairs.ported.get(finding.owner, finding.owner)
+        found = replace(found, module=module, what=pairs.in_port_words(found.what, finding.near))
+        answer.append((finding, found))
+    return answer

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from align import steps as step_modules
 from align.case import STEPS
 from align.cases import find
 from align.mutate.outcome import Outcome, Score, from_json, score
@@ -85,7 +84,7 @@ def run(mutants: Sequence[Mutant], folder: Path, jobs: int, told: Told, tree: Pa
 
 def _options(case: str, folder: Path) -> Options:
     found = find(case)
-    return Options(found, folder, tuple(s for s in STEPS if s in step_modules.AVAILABLE and s in found.steps))
+    return Options(found, folder, tuple(s for s in STEPS if s in found.steps))
 
 
 def _tried(

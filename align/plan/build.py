@@ -12,7 +12,8 @@ from blake3 import blake3
 
 from align.case import Case, Training
 from align.errors import UsageError
-from align.plan import digits, photographs, weights
+from align.plan import digits, gradients, photographs, weights
+from align.plan.variants import variants
 from align.record import manifest
 from align.record.store import Store, StoreWriter
 from align.sides import Spec
@@ -78,13 +79,18 @@ def build(
         _add_weights(store, case, specs, given)
         _add_inputs(store, case, chosen)
         _add_losses(store, case)
+        _add_mixup(store, case, chosen)
         if case.training:
             _add_training(store, case.training, training_specs, case.seed)
+        if "optim" in case.steps:
+            for name, values in gradients.optimizer_inputs(training_specs or specs, case.seed):
+                store.add(f"optim/{name}", values, "input")
     images = {}
     (folder / "images").mkdir()
     for photograph in chosen:
         images[photograph.name] = photograph.name + photograph.path.suffix.lower()
         shutil.copyfile(photograph.path, folder / "images" / images[photograph.name])
+    images |= variants(chosen[0], folder / "images")
     description = {
         "schema": SCHEMA,
         "case": json.loads(json.dumps(asdict(case))),
@@ -167,6 +173,13 @@ def _add_losses(store: StoreWriter, case: Case) -> None:
     ranks = np.resize([0, 0, 1, 4, 5, classes - 1, 0], 50)
     store.add("metric/logits", (ladder / 8).astype(np.float32), "input")
     store.add("metric/target", np.argsort(-ladder, axis=1)[np.arange(50), ranks], "input")
+
+
+def _add_mixup(store: StoreWriter, case: Case, chosen: list[photographs.Photograph]) -> None:
+    """A batch that is not square, so that swapped axes show."""
+    rng = np.random.default_rng([case.seed, 4])
+    store.add("data/mixup/images", photographs.crops(chosen, (4, 3, 40, 56), rng), "input")
+    store.add("data/mixup/labels", rng.permutation(case.classes)[:4], "input")
 
 
 def _add_training(store: StoreWriter, training: Training, specs: list[Spec], seed: int) -> None:

@@ -1,19 +1,23 @@
 """What a step sees while it records: its side, the case, the plan, the reference's recording, where to put tensors."""
 
 import importlib
+import random
 import zlib
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from align import mapping
 from align.case import Case
 from align.errors import UsageError
 from align.plan import Plan
 from align.record.noise import one_ulp_off
 from align.record.observer import Sink, observe
+from align.record.randomness import Tape
 from align.record.store import Store
 from align.sides import Side
 
@@ -54,16 +58,36 @@ class Context:
         """A module of the side's own package: `package("losses")` is `torch_ref.losses` or `paddle_impl.losses`."""
         return importlib.import_module(f"{self.case.package(self.side.name)}.{module}")
 
-    def model(self, training: bool = False) -> Any:
-        """The case's model with the plan's weights, loaded by the harness: a bug in `weights` must not reach here."""
-        model = self.side.build(resolve(self.case.builder(self.side.name)), self.case.build)
-        weights = self.arrays("weights/")
-        if self.case.port_names and self.side.name == "paddle":
-            rename = resolve(self.case.port_names)
-            weights = {rename(name): array for name, array in weights.items()}
-        self.side.load(model, weights)
+    def model(self, training: bool = False, changes: Mapping[str, Any] | None = None) -> Any:
+        """The case's model with the plan's weights, loaded by the harness: a bug in `weights` must not reach here.
+
+        `changes` go over the arguments that the case builds with; the weights stay the same.
+        """
+        model = self.side.build(resolve(self.case.builder(self.side.name)), {**self.case.build, **(changes or {})})
+        mapping.check(self.case.mapping, "modules", self.side.name, self.side.modules(model))
+        names = {reference: own for own, reference in self.reference_names.items()}
+        known = {spec.name for spec in self.side.specs(model)}
+        mapping.check(self.case.mapping, "parameters", self.side.name, known)
+        self.side.load(model, {names.get(name, name): array for name, array in self.arrays("weights/").items()})
         self.side.set_training(model, training)
         return model
+
+    @cached_property
+    def reference_names(self) -> dict[str, str]:
+        """The reference's name of every tensor of the side's model by its own: by the mapping, or the case's rule."""
+        own = [name.removeprefix("weights/") for name in self.plan.tensors if name.startswith("weights/")]
+        if self.side.name == "torch":
+            return {name: name for name in own}
+        mapping.check(self.case.mapping, "parameters", "torch", own)
+        rule = resolve(self.case.port_names) if self.case.port_names else str
+        chosen = self.case.mapping.get("parameters", {})
+        names: dict[str, str] = {}
+        for name in own:
+            port = chosen.get(name) or rule(name)
+            if port in names:
+                raise UsageError(f"{names[port]} and {name} of the reference would both be {port} of the port")
+            names[port] = name
+        return names
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
         """The plan's arrays under a prefix, named without it."""
@@ -83,6 +107,32 @@ class Context:
     def observing(self, model: Any, *, gradients: bool = False) -> AbstractContextManager[None]:
         """Record every module of the model while it runs inside this block."""
         return observe(self.side, model, self._sink, gradients=gradients, only=self._modules, copy=self._copy)
+
+    @contextmanager
+    def randomness(self, scope: str, model: Any = None) -> Iterator[Tape]:
+        """Random functions of the framework, of numpy and of Python give both sides the same numbers in this block.
+
+        Those of the framework are answered by the tape that is handed out, see `Side.drawing`; the generators of
+        `numpy.random` and `random` are seeded, and put back afterwards. All depends on the plan's seed and on `scope`
+        alone, neither on the dtype nor on a perturbation.
+        """
+        unlike = self.case.port_names is not None or bool(self.case.mapping)
+        tape = Tape(self.case.seed, scope, by_order=unlike)
+        states = random.getstate(), np.random.get_state()
+        seed = zlib.crc32(f"{self.case.seed}/{scope}".encode())
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            with self.side.drawing(tape, model):
+                yield tape
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+    @property
+    def perturbed(self) -> bool:
+        """Whether this run only measures noise: what does not round need not be done."""
+        return self._perturbation is not None
 
     def inputs(self, prefix: str = "input") -> list[Any]:
         return [self.tensor(f"{prefix}/{spec.name}") for spec in self.case.inputs]
@@ -112,3 +162,14 @@ class Context:
                 self.emit(f"{name}/{index}", item, kind, headline=headline)
         elif value is not None:
             self._sink.add(name, self.side.to_numpy(value), kind, headline=headline)
+
+    def emit_draws(self, tape: Tape) -> None:
+        """Record every draw: `draw/<module call>/<index>/shape`, without axes of one, and `.../<kind>`, its settings.
+
+        How often, from where and over which axes is thus compared draw by draw, and rates exactly.
+        """
+        for draw in tape.log:
+            name = f"draw/{draw.module}/{draw.index}" if draw.module else f"draw/{draw.index}"
+            self.emit(f"{name}/shape", np.array([size for size in draw.shape if size != 1], np.int64), "statistic")
+            if draw.settings:
+                self.emit(f"{name}/{draw.kind}", np.array(list(draw.settings.values()), np.float64), "statistic")

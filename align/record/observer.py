@@ -1,6 +1,7 @@
-"""Every module's inputs and outputs, and the gradients that reach the outputs, recorded while a model runs."""
+"""Every module's inputs and outputs, and the gradients that reach them, recorded while a model runs."""
 
 import math
+import weakref
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,22 +39,25 @@ class Sink(Protocol):
 def observe(
     side: Side, model: Any, sink: Sink, *, gradients: bool = False, only: tuple[str, ...] = ("*",), copy: bool = True
 ) -> Iterator[None]:
-    """Record `activation/<module>/in|out[/<path>]` in call order, and `activation_grad/<module>/out[/<path>]`.
+    """Record `activation/<module>/in|out[/<path>]` in call order; with `gradients`, `activation_grad/...` alike.
 
     The k-th further call of one module is `<module>#k`. A tensor that was recorded before and has not been written to
-    since becomes an alias. `only` are patterns of module names. The hooks are removed whatever happens. Without `copy`
-    the sink is given views of the tensors' own memory, and a way to ask whether they have been written to since.
+    since becomes an alias, and so does its gradient: that is the whole of it, summed over all that read the tensor.
+    `only` are patterns of module names. The hooks are removed whatever happens. Without `copy` the sink is given views
+    of the tensors' own memory, and a way to ask whether they have been written to since.
     """
     calls: Counter[str] = Counter()
     backward: Counter[str] = Counter()
     running: list[tuple[str, str]] = []
-    known: dict[int, tuple[Any, int | None, str]] = {}
     owned, given = _Spans(), _Spans()  # memory of the model, and of what it is called with
     owned.extend(map(side.memory, side.tensors(model)))
 
     def version_of(tensor: Any) -> int | None:
         """None where a write to the tensor might not be counted."""
         return None if side.memory(tensor)[0] in owned else side.version(tensor)
+
+    known, awaited = _Notes(version_of), _Notes(side.version)  # a value's name; a gradient's names
+    lasting: list[Any] = []  # hooks on tensors that outlive a pass
 
     def passing(tensor: Any) -> bool:
         """Whether no one but the operations of this pass writes there, and its gradient is not added up with others."""
@@ -69,21 +73,34 @@ def observe(
             sink.add(name, view, kind, unchanged=lambda: side.version(tensor) == version)
 
     def put(name: str, tensor: Any, kind: str) -> None:
-        version = version_of(tensor)
-        held = known.get(id(tensor))
-        if held and held[0] is tensor and held[1] == version is not None:
-            sink.alias(name, held[2], kind)
+        if existing := known.of(tensor):
+            sink.alias(name, existing, kind)
             return
         add(name, tensor, kind, passing(tensor))
-        known[id(tensor)] = (tensor, version, name)  # holding the tensor keeps its id from being used again
+        known.note(tensor, name)
 
-    def put_gradient(name: str, view_it: bool, tensor: Any) -> None:
-        again = f"#{backward[name]}" if backward[name] else ""  # a second backward through the same forward
-        backward[name] += 1
-        add(name + again, tensor, "gradient", view_it)
+    def put_gradient(names: list[str], view_it: bool, tensor: Any) -> None:
+        first = ""
+        for name in names:
+            again = f"#{backward[name]}" if backward[name] else ""  # a second backward through the same forward
+            backward[name] += 1
+            if first:
+                sink.alias(name + again, first, "gradient")
+            else:
+                first = name + again
+                add(first, tensor, "gradient", view_it)
 
-    def on_gradient(tensor: Any, name: str) -> None:
-        side.on_gradient(tensor, partial(put_gradient, name, passing(tensor)))
+    def await_gradient(name: str, tensor: Any) -> None:
+        if not gradients:
+            return
+        if names := awaited.of(tensor):
+            names.append(name)
+            return
+        names, passes = [name], passing(tensor)
+        awaited.note(tensor, names)
+        handle = side.on_gradient(tensor, partial(put_gradient, names, passes))
+        if handle and not passes:
+            lasting.append(handle)
 
     def before(module: str, arguments: Any) -> None:
         name = module or ROOT_MODULE
@@ -96,6 +113,7 @@ def observe(
             # In-place modules overwrite their input, so it is taken before they run.
             for path, tensor in leaves(side, arguments):
                 put(f"activation/{label}/in{path}", tensor, "input")
+                await_gradient(f"activation_grad/{label}/in{path}", tensor)
 
     def after(module: str, outputs: Any) -> None:
         name, label = running.pop()
@@ -105,18 +123,39 @@ def observe(
             return
         for path, tensor in leaves(side, outputs):
             put(f"activation/{label}/out{path}", tensor, "activation")
-            if gradients:
-                on_gradient(tensor, f"activation_grad/{label}/out{path}")
+            await_gradient(f"activation_grad/{label}/out{path}", tensor)
 
     def probed(name: str, tensor: Any) -> None:
         label = f"{name}#{calls[f'probe {name}']}" if calls[f"probe {name}"] else name
         calls[f"probe {name}"] += 1
         put(f"probe/{label}", tensor, "activation")
-        if gradients:
-            on_gradient(tensor, f"probe_grad/{label}")
+        await_gradient(f"probe_grad/{label}", tensor)
 
-    with side.hooked(model, before, after), listening(probed):
-        yield
+    try:
+        with side.hooked(model, before, after), listening(probed):
+            yield
+    finally:
+        for handle in lasting:
+            handle.remove()
+
+
+class _Notes:
+    """A note on a tensor, which holds as long as the tensor lives and is not written to.
+
+    Tensors are not kept alive for it: a pass that cannot reuse the memory of what it let go of is slower.
+    """
+
+    def __init__(self, version: Callable[[Any], int | None]) -> None:
+        self._version = version
+        self._notes: dict[int, tuple[Callable[[], Any], int | None, Any]] = {}
+
+    def note(self, tensor: Any, what: Any) -> None:
+        self._notes[id(tensor)] = weakref.ref(tensor), self._version(tensor), what
+
+    def of(self, tensor: Any) -> Any:
+        """None if there is none, or where a write to the tensor might not be counted."""
+        held = self._notes.get(id(tensor))  # the number may be another tensor's by now
+        return held[2] if held and held[0]() is tensor and held[1] == self._version(tensor) is not None else None
 
 
 class _Spans:

@@ -6,10 +6,11 @@ inputs, and its children's outputs, are the reference's, so what differs at its 
 child, or in the gradients of its own code, is its own doing. One pass finds every wrong module, not just the first.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,22 @@ from align.sides import Side
 
 LOSS = "(loss)"
 Places = dict[str, dict[str, Any]]
+NAME = re.compile(r"(?P<label>.+?)/(?P<what>in|out)(?P<path>(/[^/]+)*?)(?P<grad>/grad)?$")
+
+
+class TensorName(NamedTuple):
+    """What the name of a tensor at a boundary says: of which call, `in` or `out`, where in nested values."""
+
+    label: str
+    what: str
+    path: str
+    gradient: bool
+
+
+def tensor_name(name: str) -> TensorName | None:
+    """None for a parameter's gradient, which belongs to no boundary."""
+    match = None if name.startswith("grad/") else NAME.match(name)
+    return match and TensorName(match["label"], match["what"], match["path"], bool(match["grad"]))
 
 
 def rebuilt(side: Side, value: Any, replace: Callable[[str, Any], Any], path: str = "") -> Any:
@@ -110,11 +127,35 @@ def record_boundaries(side: Side, subject: Subject, sink: Sink) -> Places:
     return labels.places
 
 
-def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink, tracer: Tracer | None = None) -> Places:
-    """The port's pass on the reference's boundaries: the same names, holding what the port's own code made of them."""
+def record_forced(
+    side: Side,
+    subject: Subject,
+    reference: Store,
+    sink: Sink,
+    tracer: Tracer | None = None,
+    pairs: Mapping[str, str] | None = None,
+) -> Places:
+    """The port's pass on the reference's boundaries: the same names, holding what the port's own code made of them.
+
+    `pairs` are the reference's calls by the port's, where the module trees are unlike; other calls are left alone, and
+    of a paired one the first tensor answers to the reference's first, whatever the arguments are called.
+    """
     labels = _Labels(side.modules(subject.model))
     roots: list[tuple[Any, np.ndarray]] = []
     held: list[tuple[str, Any]] = []
+
+    order = _order(reference) if pairs is not None else {}
+
+    def named(label: str, what: str, value: Any) -> dict[str, str]:
+        """The reference's names of the tensors in a value, by their path in it; empty for a call that is left alone."""
+        paths = [path for path, _ in leaves(side, value)]
+        if pairs is None:
+            return {path: f"{label}/{what}{path}" for path in paths}
+        if label not in pairs:
+            return {}
+        there = order.get(f"{pairs[label]}/{what}", [])
+        more = [f"{pairs[label]}/{what}{path}" for path in paths[len(there) :]]
+        return dict(zip(paths, [*there, *more], strict=False))
 
     def forced(name: str, tensor: Any) -> Any:
         """A leaf with the reference's values in the place of the port's tensor."""
@@ -129,24 +170,23 @@ def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink, tr
         return forked
 
     def before(module: str, arguments: Any) -> Any:
-        label = labels.enter(module)
-        for path, tensor in leaves(side, arguments):
-            name = f"{label}/in{path}"
-            facts = {"parent": labels.parent, "history": side.has_history(tensor)}
-            sink.add(name, side.to_numpy(tensor), "input", facts=facts)
-            _root(tensor, f"{name}/grad")
-        return rebuilt(side, arguments, lambda path, tensor: forced(f"{label}/in{path}", tensor))
+        names = named(labels.enter(module), "in", arguments)
+        for path, tensor in leaves(side, arguments) if names else ():
+            sink.add(names[path], side.to_numpy(tensor), "input", facts={"history": side.has_history(tensor)})
+            _root(tensor, f"{names[path]}/grad")
+        return rebuilt(side, arguments, lambda path, tensor: forced(names[path], tensor)) if names else None
 
     def after(module: str, outputs: Any) -> Any:
-        label = labels.leave(module)
-        for path, tensor in leaves(side, outputs):
-            name = f"{label}/out{path}"
-            sink.add(name, side.to_numpy(tensor), "activation")
-            _root(tensor, f"{name}/grad")
-        return rebuilt(side, outputs, lambda path, tensor: forced(f"{label}/out{path}", tensor))
+        names = named(labels.leave(module), "out", outputs)
+        for path, tensor in leaves(side, outputs) if names else ():
+            sink.add(names[path], side.to_numpy(tensor), "activation")
+            _root(tensor, f"{names[path]}/grad")
+        return rebuilt(side, outputs, lambda path, tensor: forced(names[path], tensor)) if names else None
 
     def _root(tensor: Any, gradient: str) -> None:
-        if subject.loss is not None and gradient in reference and side.has_history(tensor):
+        if subject.loss is None or gradient not in reference or not side.has_history(tensor):
+            return
+        if reference[gradient].shape == tuple(tensor.shape):
             roots.append((tensor, reference[gradient]))
 
     unseen = tracer.unseen if tracer else _as_it_is
@@ -164,8 +204,17 @@ def record_forced(side: Side, subject: Subject, reference: Store, sink: Sink, tr
             sink.add(f"{name}/grad", gradient, "gradient")
     for name, gradient in side.gradients(subject.model).items():
         if gradient is not None:
-            sink.add(f"grad/{name}", gradient, "gradient")
+            sink.add(f"grad/{subject.reference_names.get(name, name)}", gradient, "gradient")
     return labels.places
+
+
+def _order(reference: Store) -> dict[str, list[str]]:
+    """The names of the tensors that go into and come out of every call, by `<label>/in` and `<label>/out`, in order."""
+    found: dict[str, list[str]] = {}
+    for name in reference:
+        if (tensor := tensor_name(name)) and not tensor.gradient:
+            found.setdefault(f"{tensor.label}/{tensor.what}", []).append(name)
+    return found
 
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -202,14 +251,21 @@ class _Inside:
             self._sink.alias(name, existing, kind)
 
 
-def traced(side: Side, subject: Subject, reference: Store | None, sink: Sink, modules: Collection[str]) -> Trace:
+def traced(
+    side: Side,
+    subject: Subject,
+    reference: Store | None,
+    sink: Sink,
+    modules: Collection[str],
+    pairs: Mapping[str, str] | None = None,
+) -> Trace:
     """Every operation of the named calls: of the reference as it runs, of the port on the reference's boundaries."""
     inside = _Inside(sink, modules)
     backward = subject.loss is not None
     with side.trace(inside, subject.model, inputs=subject.inputs, gradients=backward) as tracer:
         inside.running = tracer.running
         if reference is not None:
-            record_forced(side, subject, reference, _Nowhere(), tracer)
+            record_forced(side, subject, reference, _Nowhere(), tracer, pairs)
         else:
             outputs = subject.model(*subject.inputs)
             if subject.loss:

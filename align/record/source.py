@@ -9,7 +9,7 @@ import sysconfig
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 OWN = str(Path(__file__).resolve().parents[1])
@@ -49,9 +49,13 @@ def _method_of(frame: FrameType, instance: Any) -> bool:
 
 
 def place_of(frame: FrameType) -> Place:
-    code, line = frame.f_code, frame.f_lineno
+    return place_at(frame.f_code, frame.f_lasti, frame.f_lineno)
+
+
+def place_at(code: CodeType, instruction: int, line: int) -> Place:
+    """The place of an instruction, by its offset in bytes, of code that was running at a line."""
     # co_positions() has one entry an instruction, and an instruction is two bytes.
-    position = next(itertools.islice(code.co_positions(), frame.f_lasti // 2, None), (line, line, 0, 0))
+    position = next(itertools.islice(code.co_positions(), instruction // 2, None), (line, line, 0, 0))
     first, last = position[0] or line, position[1] or line
     text = "\n".join(linecache.getline(code.co_filename, n).rstrip() for n in range(first, last + 1))
     return Place(code.co_filename, first, last, text.strip())
@@ -66,7 +70,7 @@ def is_user_file(file: str) -> bool:
     if file.startswith(("<", OWN)):
         return False
     for folder in _framework_folders():
-        if file.startswith(folder):
+        if file.startswith(folder + "/"):
             return file.startswith(folder + "/vision/models")
     in_packages = "site-packages" in file or "dist-packages" in file
     return in_packages or not file.startswith(sysconfig.get_paths()["stdlib"])
@@ -85,7 +89,7 @@ Row = tuple[int, int, str]  # first line, last line, text
 
 
 @cache
-def _parsed(file: str) -> tuple[ast.Module, tuple[str, ...]]:
+def parsed(file: str) -> tuple[ast.Module, tuple[str, ...]]:
     """The syntax tree and the lines of a file, empty where it cannot be read."""
     try:
         text = Path(file).read_text()
@@ -95,18 +99,18 @@ def _parsed(file: str) -> tuple[ast.Module, tuple[str, ...]]:
 
 
 def _row(file: str, first: int, last: int) -> Row:
-    return first, last, "\n".join(_parsed(file)[1][first - 1 : last]).strip()
+    return first, last, "\n".join(parsed(file)[1][first - 1 : last]).strip()
 
 
 def _spanning(file: str, kind: Any, line: int) -> Any:
     """The innermost node of a kind that holds a line, or None."""
-    nodes = [node for node in ast.walk(_parsed(file)[0]) if isinstance(node, kind)]
+    nodes = [node for node in ast.walk(parsed(file)[0]) if isinstance(node, kind)]
     return max((n for n in nodes if n.lineno <= line <= n.end_lineno), key=lambda n: n.lineno, default=None)
 
 
 def next_statement(file: str, line: int) -> Row | None:
     """The statement that follows a line in a file; None where nothing does."""
-    nodes = [node for node in ast.walk(_parsed(file)[0]) if isinstance(node, ast.stmt) and node.lineno > line]
+    nodes = [node for node in ast.walk(parsed(file)[0]) if isinstance(node, ast.stmt) and node.lineno > line]
     node = min(nodes, key=lambda n: n.lineno, default=None)
     return None if node is None else _row(file, node.lineno, node.end_lineno or node.lineno)
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Queue
-from threading import Semaphore, Thread
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from align.errors import AlignError, UsageError
 
 ALIGNMENT = 64  # bytes: a cache line, so that mapped arrays are aligned for any dtype
 KINDS = ("input", "output", "activation", "gradient", "parameter", "buffer", "state", "curve", "metric", "statistic")
-AHEAD = 64  # tensors that may wait for the writing thread
+AHEAD = 1 << 30  # bytes that may wait for the writing thread
 BFLOAT16 = "bfloat16"  # numpy has no such type: stored as its 16 bits, read back as float32
 NUMBERS = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128"
 DTYPES = {**{name: np.dtype(name) for name in NUMBERS.split()}, BFLOAT16: np.dtype("uint16")}
@@ -53,21 +53,40 @@ class Overwritten(AlignError):
     """A tensor that was recorded without a copy changed before its bytes were written; record with copies."""
 
 
+class _Waiting(Queue[Any]):
+    """What waits to be written, `maxsize` in bytes: whoever puts waits while there are that many, and no less."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._bytes = 0
+
+    def _qsize(self) -> int:
+        return self._bytes + len(self.queue)  # what has no bytes is something to get, too
+
+    def _put(self, item: Any) -> None:
+        super()._put(item)
+        self._bytes += item[1].nbytes if item else 0
+
+    def _get(self) -> Any:
+        item = super()._get()
+        self._bytes -= item[1].nbytes if item else 0
+        return item
+
+
 class StoreWriter:
     """Appends tensors to `<folder>/<name>.tensors`; `close` writes the index. Use as a context manager.
 
     Hashing and writing happen in a thread of their own, so that they overlap with what the framework computes; a caller
-    that is too far ahead waits.
+    more than `ahead` bytes ahead waits. Left by an exception, what still waits is dropped.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, ahead: int = AHEAD) -> None:
         self._data_path, self._index_path = (folder / file for file in store_files(name))
         self._file = self._data_path.open("wb")
         self._position = 0
         self._file_hash = blake3()
         self._entries: dict[str, Entry | tuple[str, str]] = {}
-        self._queue: Queue[tuple[Entry, np.ndarray, Callable[[], bool] | None] | None] = Queue()
-        self._room = Semaphore(AHEAD)
+        self._waiting = _Waiting(ahead)
         self._error: BaseException | None = None
         self._thread = Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -75,10 +94,11 @@ class StoreWriter:
     def __enter__(self) -> "StoreWriter":
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        if error is None:
             self.close()
         else:
+            self._error = self._error or error
             with suppress(OSError):  # a full disk must not hide what went wrong first
                 self._stop()
 
@@ -109,8 +129,7 @@ class StoreWriter:
             raise self._error
         entry = Entry(name, kind, dtype, array.shape, 0, array.nbytes, headline, facts)
         self._entries[name] = entry
-        self._room.acquire()
-        self._queue.put((entry, array, unchanged))
+        self._waiting.put((entry, array, unchanged))
 
     def describe(self, entry: Entry) -> None:
         """Put an entry into the index without its bytes."""
@@ -147,22 +166,21 @@ class StoreWriter:
             raise ValueError(f"{self._index_path.name}: tensor {name!r} is recorded twice")
 
     def _stop(self) -> None:
-        self._queue.put(None)
+        self._waiting.put(None)
         self._thread.join()
         self._file.close()
 
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._waiting.get()) is not None:
+            if self._error is not None:
+                continue
             try:
-                if self._error is None:
-                    entry, array, unchanged = item
-                    self._entries[entry.name] = self._write(entry, array)
-                    if unchanged and not unchanged():
-                        raise Overwritten(f"{entry.name} was written to while it was recorded")
+                entry, array, unchanged = item
+                self._entries[entry.name] = self._write(entry, array)
+                if unchanged and not unchanged():
+                    raise Overwritten(f"{entry.name} was written to while it was recorded")
             except BaseException as error:  # a full disk, say: told to whoever adds or closes next
                 self._error = error
-            finally:
-                self._room.release()
 
     def _write(self, entry: Entry, array: np.ndarray) -> Entry:
         flat = np.ascontiguousarray(array)
@@ -215,7 +233,7 @@ def thin(store: Store, folder: Path, keep: Collection[str]) -> dict[str, str]:
     """Write the store again into `folder`, in full only what `keep` names; the answer is the files' hashes."""
     with StoreWriter(folder, store.name) as writer:
         for name, entry in store.entries.items():
-            if name in keep and (entry.facts or {}).get("same_as") in keep:
+            if (entry.facts or {}).get("same_as") in keep:
                 writer.alias(name, (entry.facts or {})["same_as"], entry.kind)
             elif name in keep:
                 bits = entry.dtype == BFLOAT16

@@ -12,9 +12,9 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from align import case as cases
 from align import steps
 from align.errors import AlignError, EnvironmentFault, UsageError
 from align.plan import Plan, open_plan
-from align.record import manifest, replay
+from align.record import line_step, manifest, replay
 from align.record.context import Context, resolve
 from align.record.noise import NoiseMeter
 from align.record.observer import Sink
+from align.record.settings import settings, treated
 from align.record.store import Overwritten, Store, StoreWriter
 from align.sides import Side
 
@@ -136,8 +137,16 @@ class Worker:
         self.side.set_precision(dtype)
         steps.load(step).record(self._context(run, dtype, sink, perturbation, copy))
 
-    def _context(self, run: Run, dtype: str, sink: Sink, perturbation: int | None = None, copy: bool = True) -> Context:
-        return Context(
+    def _context(
+        self,
+        run: Run,
+        dtype: str,
+        sink: Sink,
+        perturbation: int | None = None,
+        copy: bool = True,
+        kind: type[Any] = Context,
+    ) -> Any:
+        return kind(
             self.side,
             run.case,
             run.plan,
@@ -150,34 +159,68 @@ class Worker:
             copy,
         )
 
-    def replay(self, run: str, step: str, folder: str) -> dict[str, Any]:
+    def replay(
+        self,
+        run: str,
+        step: str,
+        folder: str,
+        pairs: dict[str, str] | None = None,
+        treatments: list[dict[str, Any]] | None = None,
+    ) -> dict[str, Any]:
         """Run a step's model module by module into `folder`: the reference its boundaries, the port on those.
 
-        The answer holds, by call, where it stands in the source and where its module was constructed.
+        The answer holds, by call, where it stands in the source and where its module was constructed; by module, how it
+        is set; and the reference's name of every tensor of the model by its own. With `treatments`, see
+        `align.record.settings`, modules are set otherwise, and the store is `<step>-<side>-treated`.
         """
         state, path = self._runs[run], Path(folder)
         self.side.set_precision(state.dtype)
-        with StoreWriter(path, f"{step}-{self.side.name}") as writer:
+        name = f"{step}-{self.side.name}" + ("-treated" if treatments else "")
+        with StoreWriter(path, name) as writer:
             subject = steps.load(step).subject(self._context(state, state.dtype, writer))
-            if self.side.name == "torch":
-                places = replay.record_boundaries(self.side, subject, writer)
-            else:
-                places = replay.record_forced(self.side, subject, Store(path, f"{step}-torch"), writer)
-        return {"places": places}
+            modules = self.side.modules(subject.model)
+            attached = {treatment["attached"] for treatment in treatments or () if treatment["attached"]}
+            gradients = self.side.attached(subject.model, attached) if attached else nullcontext()
+            with subject.randomness(), treated(modules, treatments or ()), gradients:
+                if self.side.name == "torch":
+                    places = replay.record_boundaries(self.side, subject, writer)
+                else:
+                    places = replay.record_forced(self.side, subject, Store(path, f"{step}-torch"), writer, pairs=pairs)
+        names = subject.reference_names
+        parameters = {spec.name: names.get(spec.name, spec.name) for spec in self.side.specs(subject.model)}
+        return {"places": places, "parameters": parameters, "settings": settings(modules)}
 
-    def trace(self, run: str, step: str, folder: str, modules: list[str], forced: bool = True) -> dict[str, Any]:
-        """Once more, after `replay`, with every operation of the named module calls traced (`*`: of all).
+    def trace(
+        self, run: str, step: str, folder: str, modules: list[str], pairs: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Once more, after `replay`, with every operation of the named module calls traced.
 
-        Leaves the store and trace `<step>-<side>-trace` in the folder. The port runs on the reference's boundaries,
-        unless `forced` is false.
+        Leaves the store and trace `<step>-<side>-trace` in the folder. The port runs on the reference's boundaries.
         """
         state, path, name = self._runs[run], Path(folder), f"{step}-{self.side.name}-trace"
         self.side.set_precision(state.dtype)
         with StoreWriter(path, name) as writer:
             subject = steps.load(step).subject(self._context(state, state.dtype, writer))
-            reference = Store(path, f"{step}-torch") if forced and self.side.name == "paddle" else None
-            trace = replay.traced(self.side, subject, reference, writer, set(modules))
+            reference = Store(path, f"{step}-torch") if self.side.name == "paddle" else None
+            with subject.randomness():
+                trace = replay.traced(self.side, subject, reference, writer, set(modules), pairs)
         trace.write(path, name)
+        return {}
+
+    def lines(self, run: str, step: str, folder: str, reference: str) -> dict[str, Any]:
+        """Run a step once more with its source lines traced; leaves `<step>-<side>-lines.json` in the folder.
+
+        `reference` is where the reference's recording in the working dtype lies now.
+        """
+        state = replace(self._runs[run], reference=Path(reference))
+        self.side.set_precision(state.dtype)
+        trace = line_step.traced(
+            self.side,
+            state.case.package(self.side.name),
+            steps.load(step).record,
+            lambda: self._context(state, state.dtype, line_step.Deaf(), kind=line_step.LineContext),
+        )
+        trace.write(Path(folder) / f"{step}-{self.side.name}-lines.json")
         return {}
 
     def close(self, run: str) -> dict[str, Any]:
@@ -197,7 +240,7 @@ class Worker:
             steps=state.seconds,
             failures=state.failures,
             environment=self.environment(),
-            code=_code(state.case.package(self.side.name)),
+            code=_code({state.case.package(self.side.name), state.case.builder(self.side.name).partition(":")[0]}),
             files=state.files,
         )
         manifest.seal(state.folder, made)
@@ -218,12 +261,12 @@ class Worker:
         return {"passed": classic.diff_log(**request)}
 
 
-def _code(package: str) -> dict[str, Any]:
-    """File and SHA-256 of every module of the side's package that was really imported."""
+def _code(packages: Collection[str]) -> dict[str, Any]:
+    """File and SHA-256 of every module of the side's packages that was really imported."""
     found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file and (name == package or name.startswith(f"{package}.")):
+        if file and any(name == package or name.startswith(f"{package}.") for package in packages):
             found[name] = {"file": file, "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
     return found
 
@@ -263,11 +306,11 @@ def main(name: str) -> None:
     worker = None
     for line in sys.stdin:
         request = json.loads(line)
-        operation, settings = request.pop("operation"), request.pop("side")
+        operation, chosen = request.pop("operation"), request.pop("side")
         try:
             if worker is None:
                 module = importlib.import_module(f"align.sides.{name}")
-                worker = Worker(getattr(module, f"{name.capitalize()}Side")(**settings), send)
+                worker = Worker(getattr(module, f"{name.capitalize()}Side")(**chosen), send)
             answer = getattr(worker, operation)(**request)
             if OTHER[name] in sys.modules:
                 raise UsageError(f"the {name} process imported {OTHER[name]!r}: what it ran is no independent side")

@@ -9,13 +9,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from align.case import STEPS
 from align.compare.rows import Judgement, Row
 from align.compare.verdict import Verdict
 from align.locate.divergence import Divergence
 from align.locate.search import Replayed
 from align.pipeline import Progress as Report
-from align.steps import AVAILABLE
 
 COLOURS = {"aligned": "green", "misaligned": "red", "empty": "yellow", "vacuous": "yellow"}
 WIDTH = 140
@@ -63,8 +61,6 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
             f"{step.seconds:.1f}",
         )
     console.print(table)
-    for pending in (step for step in STEPS if step not in AVAILABLE):
-        console.print(f"  {pending}: not part of this version yet", style="dim")
     failing = [row for step in result.steps for row in step.failing]
     for row in failing[:SHOWN]:
         console.print(f"  [red]{row.verdict}[/] {row.step}: {escape(row.name)}: {escape(row.reason)}", soft_wrap=True)
@@ -117,8 +113,8 @@ def _print_divergences(
 ) -> None:
     for number, (first, *others) in enumerate(_by_line(divergences)[:SHOWN], 1):
         _print_divergence(console, number, first, case, _before_and_after(first, rows))
-        if others:
-            modules = ", ".join(escape(divergence.module) for divergence in others)
+        modules = ", ".join(escape(divergence.module) for divergence in others if divergence.module)
+        if modules:
             console.print(f"   likewise  {modules}", soft_wrap=True, highlight=False)
 
 
@@ -136,7 +132,8 @@ def _before_and_after(divergence: Divergence, rows: Sequence[Row]) -> str:
 
 def _print_divergence(console: Console, number: int, divergence: Divergence, case: str, seen: str) -> None:
     """The two source lines one above the other."""
-    told = f"[bold]{number}. {divergence.step}: {escape(divergence.module)}[/]: {escape(divergence.what)}"
+    subject = f"{divergence.step}: {escape(divergence.module)}" if divergence.module else divergence.step
+    told = f"[bold]{number}. {subject}[/]: {escape(divergence.what)}"
     if divergence.error < float("inf"):
         told += f", off by {divergence.error:.3g} on the reference's own inputs"
     console.print(told, soft_wrap=True, highlight=False)
@@ -145,8 +142,14 @@ def _print_divergence(console: Console, number: int, divergence: Divergence, cas
             made = f"  (made at {where.built['file']}:{where.built['line']})" if where.built else ""
             first = where.code.splitlines()[0] if where.code else ""
             console.print(f"   {side:<9} {where}  {escape(first)}{made}", soft_wrap=True, highlight=False)
+    if divergence.cause:
+        change = divergence.cause.get("change")
+        told = divergence.cause["text"] + (f" ({change})" if change else "")
+        console.print(f"   cause     {escape(told)}", soft_wrap=True, highlight=False)
     if seen:
         console.print(f"   float64   {escape(seen)}", soft_wrap=True, highlight=False)
+    if not divergence.module:
+        return
     again = f"align run {divergence.step} --case {case} --replay {shlex.quote(divergence.module)}"
     console.print(f"   alone     {again}", soft_wrap=True, highlight=False, style="dim")
 

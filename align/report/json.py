@@ -3,13 +3,15 @@
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from align.compare.rows import Judgement, Row
 from align.compare.verdict import StepVerdict, Verdict, coverage
+from align.errors import UsageError
 from align.record.manifest import write_json
-from align.report import github, junit, summary
+from align.report import github, html, junit, summary
 
 SCHEMA = "align/1"
 
@@ -77,15 +79,45 @@ def verdict(result: Verdict) -> dict[str, Any]:
     }
 
 
-def write(result: Verdict, out: Path) -> None:
-    """Each file replaced in one move, `verdict.json` last; the other reports are made from the same two."""
+def write(result: Verdict, out: Path, details: Mapping[str, Any] | None = None) -> None:
+    """Each file replaced in one move, `verdict.json` last; the other reports are made from the same two.
+
+    `details` are what the recordings add to `report.html`, see `align.report.details`.
+    """
     told, rows = verdict(result), [row(r) for r in result.rows]
-    summary_text = summary.markdown(told, rows)
     _replaced(out / "rows.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
-    _replaced(out / "junit.xml", junit.document(told, rows))
-    _replaced(out / "summary.md", summary_text.encode())
+    write_reports(told, rows, out, details)
     write_json(out / "verdict.json", told)
-    github.report(told, summary_text)
+    github.report(told, summary.markdown(told, rows))
+
+
+def write_reports(
+    told: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], out: Path, details: Mapping[str, Any] | None = None
+) -> None:
+    """`report.html`, `junit.xml` and `summary.md` from the JSON of a verdict and of its rows."""
+    _replaced(out / "report.html", html.document(told, rows, details).encode())
+    _replaced(out / "junit.xml", junit.document(told, rows))
+    _replaced(out / "summary.md", summary.markdown(told, rows).encode())
+
+
+def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """`verdict.json` and `rows.jsonl` of a folder; UsageError, naming the file, unless both are there and whole."""
+    path = folder / "verdict.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        path = folder / "rows.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; write it with `align run --out {folder}`") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not JSON ({error}); run again") from None
+    schema = told.get("schema") if isinstance(told, dict) else None
+    if schema != SCHEMA:
+        raise UsageError(f"{folder / 'verdict.json'}: written as {schema!r}, this version reads {SCHEMA!r}; run again")
+    counted = sum(step["rows"] for step in told["steps"]) if isinstance(told.get("steps"), list) else None
+    if counted != len(rows):
+        raise UsageError(f"{path}: holds {len(rows)} rows, verdict.json speaks of {counted}; run again")
+    return told, rows
 
 
 def _replaced(path: Path, content: bytes) -> None:

@@ -1,7 +1,8 @@
 """The port's side: PaddlePaddle. Names and layouts are turned into the reference's here, by the owning layer's type."""
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -12,8 +13,9 @@ import paddle
 from align.errors import EnvironmentFault, UsageError
 from align.record.observer import Sink
 from align.record.places import noting_constructors
+from align.record.randomness import Tape
 from align.record.tracer import Named, Tracer
-from align.sides import Spec, Switch, paddle_trace, round_constants
+from align.sides import Spec, Switch, paddle_gradients, paddle_random, paddle_trace, round_constants
 
 # Where Paddle names a buffer otherwise (paddle.nn.layer.norm against torch.nn.modules.batchnorm).
 BUFFER_NAMES = {"_mean": "running_mean", "_variance": "running_var"}
@@ -42,8 +44,8 @@ class PaddleSide:
         self._dtype = dtype
         paddle.set_default_dtype(dtype)
 
-    def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-        paddle.seed(0)
+    def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any], seed: int = 0) -> Any:
+        paddle.seed(seed)
         # Paddle has no half-precision kernels for initialisers on a CPU; the weights are loaded later anyhow.
         paddle.set_default_dtype("float64" if self._dtype == "float64" else "float32")
         with noting_constructors(paddle.nn.Layer):
@@ -98,6 +100,20 @@ class PaddleSide:
         for parameter in model.parameters():
             parameter.clear_gradient(False)
 
+    def like_parameters(self, model: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, paddle.Tensor]:
+        """Tensors of arrays in the reference's layout, each in the layout of the parameter of its name."""
+        return {
+            name: self.from_numpy(np.ascontiguousarray(_reference_layout(arrays[name], owner)))
+            for name, kind, _, owner in self._named(model)
+            if kind == "parameter" and name in arrays
+        }
+
+    def set_gradient(self, parameter: paddle.Tensor, gradient: paddle.Tensor | None) -> None:
+        """Give the parameter a copy of this gradient, which clipping may then write to, or none."""
+        parameter.clear_gradient(False)
+        if gradient is not None:
+            parameter.grad = gradient.clone()
+
     def from_numpy(self, array: np.ndarray, *, gradient: bool = False) -> paddle.Tensor:
         dtype = self._dtype if array.dtype.kind == "f" else None
         return paddle.to_tensor(np.array(array), dtype=dtype, stop_gradient=not gradient)
@@ -122,9 +138,10 @@ class PaddleSide:
 
     def memory(self, tensor: paddle.Tensor) -> tuple[int, int]:
         """Address and number of bytes of the values; (0, 0) where they do not lie in one piece."""
-        if not tensor.is_dense() or tensor.size == 0:
+        size = math.prod(tensor.shape)  # `tensor.size` is worked out by numpy, at ten times the cost
+        if not tensor.is_dense() or size == 0:
             return 0, 0
-        return tensor.data_ptr(), tensor.size * tensor.element_size()
+        return tensor.data_ptr(), size * tensor.element_size()
 
     def view(self, tensor: paddle.Tensor) -> np.ndarray | None:
         """The values in the tensor's own memory; None where numpy cannot see that."""
@@ -138,9 +155,8 @@ class PaddleSide:
     def version(self, tensor: paddle.Tensor) -> int | None:
         return tensor.inplace_version
 
-    def on_gradient(self, tensor: paddle.Tensor, callback: Callable[[Any], None]) -> None:
-        if not tensor.stop_gradient:
-            tensor.register_hook(lambda gradient: callback(gradient))
+    def on_gradient(self, tensor: paddle.Tensor, callback: Callable[[Any], None]) -> Any:
+        return None if tensor.stop_gradient else tensor.register_hook(lambda gradient: callback(gradient))
 
     @contextmanager
     def hooked(self, model: Any, before: Callable[[str, Any], Any], after: Callable[[str, Any], Any]) -> Iterator[None]:
@@ -187,6 +203,27 @@ class PaddleSide:
             for name, kind, tensor, owner in (() if model is None else self._named(model))
         ]
         return paddle_trace.trace(sink, model, saved, self.hooked, inputs, gradients)
+
+    def drawing(self, tape: Tape, model: Any = None) -> AbstractContextManager[None]:
+        """In this block every random function is answered by the tape; one that cannot be raises UsageError.
+
+        `model` gives names to the module calls in which draws happen. The generator's state stays as it is.
+        """
+        return paddle_random.drawing(tape, model, self.hooked)
+
+    @contextmanager
+    def own_randomness(self, seed: int) -> Iterator[None]:
+        """In this block the framework's own generator is seeded; it goes on afterwards as if nothing had been drawn."""
+        states = paddle.get_rng_state()
+        try:
+            paddle.seed(seed)
+            yield
+        finally:
+            paddle.set_rng_state(states)
+
+    def attached(self, model: Any, what: Collection[str]) -> AbstractContextManager[None]:
+        """In this block gradients flow through what stops them: `operations`, and `parameters` that are frozen."""
+        return paddle_gradients.attached(model, what)
 
     def no_gradient(self) -> Any:
         return paddle.no_grad()

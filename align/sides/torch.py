@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from align.errors import EnvironmentFault
 from align.record.observer import Sink
 from align.record.places import noting_constructors
+from align.record.randomness import Tape
 from align.record.tracer import Named, Tracer
-from align.sides import Spec, Switch, round_constants, torch_trace
+from align.sides import Spec, Switch, round_constants, torch_random, torch_trace
 
 
 class TorchSide:
@@ -37,8 +39,8 @@ class TorchSide:
         self._dtype = getattr(torch, dtype)
         torch.set_default_dtype(self._dtype)
 
-    def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-        torch.manual_seed(0)
+    def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any], seed: int = 0) -> Any:
+        torch.manual_seed(seed)
         with noting_constructors(torch.nn.Module):
             model = builder(**arguments)
         model = model.to(device=self._device, dtype=self._dtype)
@@ -74,6 +76,14 @@ class TorchSide:
 
     def clear_gradients(self, model: Any) -> None:
         model.zero_grad(set_to_none=True)
+
+    def like_parameters(self, model: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """Tensors of arrays in the reference's layout, each in the layout of the parameter of its name."""
+        return {name: self.from_numpy(arrays[name]) for name, _ in model.named_parameters() if name in arrays}
+
+    def set_gradient(self, parameter: torch.Tensor, gradient: torch.Tensor | None) -> None:
+        """Give the parameter a copy of this gradient, which clipping may then write to, or none."""
+        parameter.grad = None if gradient is None else gradient.clone()
 
     def from_numpy(self, array: np.ndarray, *, gradient: bool = False) -> torch.Tensor:
         tensor = torch.from_numpy(np.array(array)).to(self._device)
@@ -116,9 +126,12 @@ class TorchSide:
     def version(self, tensor: torch.Tensor) -> int | None:
         return None if tensor.is_inference() else tensor._version
 
-    def on_gradient(self, tensor: torch.Tensor, callback: Callable[[Any], None]) -> None:
-        if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: callback(gradient))
+    def on_gradient(self, tensor: torch.Tensor, callback: Callable[[Any], None]) -> Any:
+        if not tensor.requires_grad:
+            return None
+        # Of an operation's several outputs, those that nothing was computed from are told None; Paddle tells zeros.
+        zeros = partial(torch.zeros, tensor.shape, dtype=tensor.dtype, device=tensor.device)
+        return tensor.register_hook(lambda gradient: callback(zeros() if gradient is None else gradient))
 
     @contextmanager
     def hooked(self, model: Any, before: Callable[[str, Any], Any], after: Callable[[str, Any], Any]) -> Iterator[None]:
@@ -163,6 +176,20 @@ class TorchSide:
         named = () if model is None else self._named(model)
         saved = [Named(kind, name, tensor) for name, kind, tensor, _ in named]
         return torch_trace.trace(sink, model, saved, self.hooked, inputs, gradients)
+
+    def drawing(self, tape: Tape, model: Any = None) -> AbstractContextManager[None]:
+        """In this block every random function is answered by the tape; one that cannot be raises UsageError.
+
+        `model` gives names to the module calls in which draws happen. The generator's state stays as it is.
+        """
+        return torch_random.drawing(tape, model, self.hooked)
+
+    @contextmanager
+    def own_randomness(self, seed: int) -> Iterator[None]:
+        """In this block the framework's own generator is seeded; it goes on afterwards as if nothing had been drawn."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
 
     def no_gradient(self) -> Any:
         return torch.no_grad()

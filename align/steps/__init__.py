@@ -3,28 +3,35 @@
 import importlib
 from typing import Protocol
 
-from align.case import STEPS
 from align.record.context import Context
 from align.record.subject import Subject
 
-# `init` and `optim` are named in every report; their modules are still to come.
-AVAILABLE = tuple(step for step in STEPS if step not in ("init", "optim"))
-
-# The dtypes in which a step is compared otherwise than by its float64 twin: bytes, names and counts are exact.
+# The steps that are compared otherwise than by their float64 twin: bytes, names and counts are exact, and of what each
+# side draws for itself the distribution is compared.
 EXACT = ("weights", "metric")
+STATISTICAL = ("init",)
+WITHOUT_TWIN = EXACT + STATISTICAL
 
 # The steps whose rounding the reference's perturbed runs measure; of `data` only the normalisation rounds.
-NOISY = ("forward", "loss", "bp_align", "train_align")
+NOISY = ("forward", "loss", "bp_align", "optim", "train_align")
 
 
 # The steps that run a model which can be replayed module by module: they have `subject(context)`.
-REPLAYABLE = ("forward", "bp_align")
+REPLAYABLE = ("forward", "bp_align", "train_align")
+
+# The steps without such a model: where they differ is found by what their source lines compute.
+LINED = ("data", "weights", "metric", "loss", "optim")
 
 
 def after_update(step: str, row: str) -> bool:
     """Whether a row of `bp_align` shows what the package's `update` did: the parameters, and what they lead to."""
     kind, _, iteration = row.partition("/")
     return step == "bp_align" and (kind in ("param", "grad_norm") or (kind == "loss" and iteration != "0"))
+
+
+def chain(step: str, row: str) -> str | None:
+    """What rows of `data` share that are stages of one image, draw or batch, each made from the one before."""
+    return row.rpartition("/")[0] if step == "data" else None
 
 
 class Step(Protocol):

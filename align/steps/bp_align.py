@@ -14,14 +14,19 @@ from align.steps.loss import criterion
 
 def subject(context: Context) -> Subject:
     """The first iteration's forward and backward."""
-    return _iteration(context, context.model(training=True), 0)
+    return iteration(context, context.model(training=True), 0)
 
 
-def _iteration(context: Context, model: Any, i: int) -> Subject:
-    inputs = context.inputs(f"bp_align/{i}/input")
-    teacher, target = context.tensor(f"bp_align/{i}/teacher"), context.tensor(f"bp_align/{i}/target")
+def iteration(context: Context, model: Any, i: int, samples: slice = slice(None)) -> Subject:
+    """The i-th batch of the plan, or some of its samples, through the model, with the case's loss."""
+
+    def tensor(name: str) -> Any:
+        return context.side.from_numpy(context.array(f"bp_align/{i}/{name}")[samples])
+
+    inputs = [tensor(f"input/{spec.name}") for spec in context.case.inputs]
+    teacher, target = tensor("teacher"), tensor("target")
     loss_of = criterion(context, partial(_given, teacher))
-    return Subject(model, inputs, lambda outputs: loss_of(inputs[0], outputs, target))
+    return Subject(model, inputs, lambda outputs: loss_of(inputs[0], outputs, target), context.reference_names)
 
 
 def record(context: Context) -> None:
@@ -30,7 +35,7 @@ def record(context: Context) -> None:
     optimizer = optim.build_optimizer(model, **context.scalars(case.optimizer))
     clip = None if case.clip_norm is None else context.scalar(case.clip_norm)
     for i in range(case.iterations):
-        now = _iteration(context, model, i)
+        now = iteration(context, model, i)
         assert now.loss
         with context.observing(model, gradients=True) if i == 0 else nullcontext():
             loss = now.loss(model(*now.inputs))
@@ -38,14 +43,26 @@ def record(context: Context) -> None:
         context.emit(f"loss/{i}", loss, "output", headline=True)
         if i == 0:
             for name, gradient in side.gradients(model).items():
-                context.emit(f"grad/{name}", gradient, "gradient", headline=True)
+                context.emit(f"grad/{context.reference_names.get(name, name)}", gradient, "gradient", headline=True)
         norm = optim.update(optimizer, model, clip)
         if norm is not None:
             context.emit(f"grad_norm/{i}", norm, "statistic")
         side.clear_gradients(model)
         context.progress(i + 1, case.iterations)
     for name, (kind, array) in side.state(model).items():
-        context.emit(f"param/{name}", array, kind, headline=True)
+        context.emit(f"param/{context.reference_names.get(name, name)}", array, kind, headline=True)
+    _accumulated(context)
+
+
+def _accumulated(context: Context) -> None:
+    """Two backward passes in a row, of two micro-batches, and nothing cleared between: the gradients add up."""
+    side, model = context.side, context.model(training=True)
+    for samples in (slice(None, 2), slice(-2, None)):
+        now = iteration(context, model, 0, samples)
+        assert now.loss
+        side.backward([now.loss(model(*now.inputs))])
+    for name, gradient in side.gradients(model).items():
+        context.emit(f"accumulated/grad/{context.reference_names.get(name, name)}", gradient, "gradient")
 
 
 def _given(logits: Any, inputs: Any) -> Any:

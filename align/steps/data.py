@@ -1,12 +1,124 @@
-"""`data`: each image decoded, resized, cropped and normalised by the side's own library, compared after every stage."""
+"""`data`: images after every stage of evaluation and of training, mixed batches, and the order of an epoch.
+
+Each side decodes, resizes and augments with its own code. The random choices of a training stage come from a scope of
+its own, so that they are the same on both sides whatever an earlier stage drew; stages are recorded in order, so that
+the first red row of an image is the first transform that differs.
+"""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
 
 from align.record.context import Context
 
+SIZE = (64, 80)  # (height, width) of a training image here: not square, and quick
+PHOTOGRAPHS = 3  # of the plan's, beside its variants, go through the training transforms
+# The recipe as it is by default, twice; then without RandAugment, which lets colour jitter in, and erased for certain.
+RECIPES: tuple[dict[str, Any], ...] = ({}, {}, {"auto_augment": None, "re_prob": 1.0})
+OPERATIONS = 2  # draws of each operation of RandAugment
+MIXUPS = 12  # draws: mixup, CutMix, and boxes that the border cuts are all among them
+# (images, processes): fewer than the 256 that an epoch is rounded to, more, and with ragged ends.
+SAMPLERS = ((7, 2), (100, 3), (600, 1), (600, 4))
+BATCH = 16
+
 
 def record(context: Context) -> None:
-    stages = context.package("data").eval_stages
     images = context.plan.images
+    names = list(images)
+    plain = [name for name in names if not name.startswith("variant-")]
+    trained = {*plain[:PHOTOGRAPHS], *names} - {*plain[PHOTOGRAPHS:]}
+    data, augment, sampler = (_module(context, name) for name in ("data", "augment", "sampler"))
+    assert data is not None
     for index, (name, path) in enumerate(images.items()):
-        for stage, value in stages(str(path)).items():
+        for stage, value in data.eval_stages(str(path)).items():
             context.emit(f"{name}/{stage}", value, "output", headline=True)
+        if augment and name in trained:
+            _record_training(context, data, augment, name, path)
         context.progress(index + 1, len(images))
+    if augment:
+        _record_operations(context, augment, data.load_image(str(images[plain[0]])))
+        _record_mixup(context, augment)
+    if sampler:
+        _record_order(context, sampler)
+
+
+def _module(context: Context, name: str) -> ModuleType | None:
+    """A twin of the side's package; None where it is not there: rows that one side has are missing in the other."""
+    try:
+        return context.package(name)
+    except ModuleNotFoundError as error:
+        if name == "data" or not str(error.name).endswith(f".{name}"):
+            raise
+        return None
+
+
+def _record_training(context: Context, data: ModuleType, augment: ModuleType, name: str, path: Path) -> None:
+    image = data.load_image(str(path))
+    for draw, recipe in enumerate(RECIPES):
+        value = image
+        for stage, transform in augment.train_transforms(SIZE, **recipe).items():
+            scope = f"data/{name}/{draw}/{stage}"
+            if stage == "cropped":
+                with context.randomness(scope):
+                    box = transform.get_params(value, transform.scale, transform.ratio)
+                context.emit(f"{name}/train/{draw}/box", np.array(box), "input")
+            with context.randomness(scope):
+                value = transform(value)
+            recorded = value if context.side.is_tensor(value) else np.asarray(value)
+            context.emit(f"{name}/train/{draw}/{stage}", recorded, "input", headline=True)
+    with context.randomness(f"data/{name}/composed"):
+        context.emit(f"{name}/train/composed", augment.train_transform(SIZE)(image), "input")
+
+
+def _record_operations(context: Context, augment: ModuleType, image: Any) -> None:
+    """Each operation of RandAugment alone and for certain: by chance, an image in two meets one of them."""
+    image = image.resize(SIZE[::-1])
+    for operation in augment.train_transforms(SIZE)["augmented"].ops:
+        operation.prob = 1.0
+        for draw in range(OPERATIONS):
+            scope = f"operations/{operation.name}/{draw}"
+            with context.randomness(f"data/{scope}"):
+                context.emit(f"{scope}/augmented", np.asarray(operation(image)), "input")
+
+
+def _record_mixup(context: Context, augment: ModuleType) -> None:
+    mixup = augment.build_mixup(context.case.classes)
+    for draw in range(MIXUPS):
+        images, labels = (context.tensor(f"data/mixup/{name}") for name in ("images", "labels"))
+        scope, name = f"data/mixup/{draw}", f"mixup/{draw}"
+        with context.randomness(scope):
+            lam, box = mixup.draw(tuple(images.shape))
+        with context.randomness(scope):
+            mixed, targets = mixup(images, labels)
+        context.emit(f"{name}/lambda", lam, "output")
+        context.emit(f"{name}/box", None if box is None else np.array(box), "output")
+        context.emit(f"{name}/images", mixed, "output", headline=True)
+        context.emit(f"{name}/targets", targets, "output", headline=True)
+        context.emit(f"{name}/labels_after", labels, "output")
+
+
+def _record_order(context: Context, sampler: ModuleType) -> None:
+    for images, replicas in SAMPLERS:
+        name = f"sampler/{images}x{replicas}"
+        for rank in range(replicas):
+            order = sampler.RepeatAugSampler(range(images), replicas, rank)
+            batches = sampler.train_batches(order, min(BATCH, len(order)))
+            for epoch in (0, 3):
+                order.set_epoch(epoch)
+                with context.randomness(f"data/sampler/{images}/{epoch}"):  # all ranks shuffle alike
+                    context.emit(f"{name}/{rank}/{epoch}", np.array(list(order)), "output")
+            sizes = [len(batch) for batch in batches]
+            context.emit(f"{name}/{rank}/sizes", np.array([*sizes, len(batches), len(order)]), "output")
+    context.emit("sampler/free/reshuffled", np.array(_reshuffled(sampler)), "output")
+
+
+def _reshuffled(sampler: ModuleType) -> list[bool]:
+    """Whether an epoch has its order again, and whether another has the same: from the framework's own generator."""
+    order = sampler.RepeatAugSampler(range(100))
+    orders = []
+    for epoch in (1, 1, 2):
+        order.set_epoch(epoch)
+        orders.append(list(order))
+    return [orders[0] == orders[1], orders[1] == orders[2]]

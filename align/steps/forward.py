@@ -5,7 +5,7 @@ from align.record.subject import Subject
 
 
 def subject(context: Context) -> Subject:
-    return Subject(context.model(), context.inputs())
+    return Subject(context.model(), context.inputs(), reference_names=context.reference_names)
 
 
 def record(context: Context) -> None:

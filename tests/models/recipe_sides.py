@@ -81,9 +81,12 @@ class TorchSide:
     def parameters(self, network):
         return {name: self.numpy(parameter) for name, parameter in network.named_parameters()}
 
-    def set_gradients(self, network, step):
+    def load(self, network, arrays):
+        network.load_state_dict({name: self.tensor(array) for name, array in arrays.items()})
+
+    def set_gradients(self, network, step, value_of=gradient_value):
         for name, parameter in network.named_parameters():
-            value = gradient_value(name, step)
+            value = value_of(name, step)
             parameter.grad = None if value is None else self.tensor(value).to(parameter.dtype)
 
 
@@ -130,9 +133,12 @@ class PaddleSide:
     def parameters(self, network):
         return {name: self._turned(name, self.numpy(parameter)) for name, parameter in network.named_parameters()}
 
-    def set_gradients(self, network, step):
+    def load(self, network, arrays):
+        network.set_state_dict({name: self._turned(name, array) for name, array in arrays.items()})
+
+    def set_gradients(self, network, step, value_of=gradient_value):
         for name, parameter in network.named_parameters():
-            value = gradient_value(name, step)
+            value = value_of(name, step)
             parameter.clear_gradient(set_to_zero=False)
             if value is not None:
                 parameter.grad = self.tensor(self._turned(name, value)).astype(parameter.dtype)

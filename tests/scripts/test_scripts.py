@@ -24,7 +24,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted([*ROOT.glob("scripts/*.sh"), ROOT / ".ci/run"])
-STEPS = ["data", "weights", "forward", "metric", "loss", "bp_align", "train_align"]
+STEPS = ["data", "weights", "init", "forward", "metric", "loss", "bp_align", "optim", "train_align"]
 
 # ---- every script ----
 

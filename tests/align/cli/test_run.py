@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from align.record.manifest import Recording
+
 QUICK = ("data", "weights", "forward", "metric", "loss", "bp_align")
 
 
@@ -89,13 +91,22 @@ def test_one_wrong_epsilon_is_misaligned(align, root, tmp_path):
     text = port.read_text()
     assert "epsilon=1e-6" in text
     port.write_text(text.replace("epsilon=1e-6", "epsilon=1e-5", 1))
-    result = align(
-        "run", "forward", "--case", "pit_probe", "--out", tmp_path / "out", cwd=folder, env={"PYTHONPATH": str(folder)}
-    )
+    arguments = ("run", "forward", "--case", "pit_probe", "--keep", "summary", "--out", tmp_path / "out")
+    result = align(*arguments, cwd=folder, env={"PYTHONPATH": str(folder)})
     assert result.returncode == 1, result.stdout + result.stderr
     verdict = json.loads((tmp_path / "out/verdict.json").read_text())
     assert (verdict["verdict"], verdict["blamed_step"]) == ("misaligned", "forward")
     assert "misaligned" in (tmp_path / "out/forward_diff.log").read_text()
+    # The summary holds what is around the first difference in full, of both sides and in both types.
+    kept = []
+    for path in (tmp_path / "out/recordings/pit_probe").glob("*-cpu-*"):
+        Recording(path).verify()
+        step = Recording(path).step("forward")
+        assert step["activation/transformers.0.blocks.0.norm1/out"].any()
+        assert all("summary" in entry.facts for entry in step.entries.values() if not entry.stored)
+        kept.append(sum(entry.stored for entry in step.entries.values()))
+    assert len(kept) == 4
+    assert max(kept) < 30
 
 
 @pytest.mark.parametrize(("side", "other"), [("torch", "paddle"), ("paddle", "torch")])
@@ -120,9 +131,13 @@ def test_json_goes_alone_to_standard_output(align, tmp_path):
 def test_sides_recorded_one_after_the_other(align, tmp_path):
     assert align("run", "forward", "--case", "pit_probe", "--out", tmp_path, "--side", "torch").returncode == 0
     assert not (tmp_path / "verdict.json").exists()
-    result = align("run", "forward", "--case", "pit_probe", "--out", tmp_path, "--side", "paddle")
+    port = ("--side", "paddle", "--keep", "summary")
+    result = align("run", "forward", "--case", "pit_probe", "--out", tmp_path, *port)
     assert result.returncode == 0, result.stdout + result.stderr
     assert json.loads((tmp_path / "verdict.json").read_text())["verdict"] == "aligned"
+    for path in (tmp_path / "recordings/pit_probe").glob("*-cpu-*"):
+        stored = {entry.stored for entry in Recording(path).step("forward").entries.values()}
+        assert stored == {path.name.startswith("torch")}, "the reference is there for the next run of the port"
 
 
 def test_the_port_alone_without_a_recorded_reference(align, tmp_path):
@@ -141,6 +156,7 @@ def test_the_port_alone_without_a_recorded_reference(align, tmp_path):
         (["weights", "--case", "pit_probe", "--torch-python", "/nowhere/python"], 3, "cannot start it"),
         (["weights", "--case", "pit_probe", "--paddle-device", "gpu"], 3, "is a CPU wheel"),
         (["weights", "--case", "pit_probe", "--threads", "0"], 2, "not a positive number"),
+        (["weights", "--case", "pit_probe", "--side", "torch", "--keep", "summary"], 2, "needs a comparison"),
     ],
 )
 def test_bad_arguments(align, tmp_path, arguments, code, message):
@@ -182,7 +198,10 @@ def test_a_folder_of_ones_own_photographs(align, tmp_path):
         "run", "data", "--case", "pit_probe", "--data", tmp_path / "photos", "--out", tmp_path / "out", "--json"
     )
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["steps"][0]["rows"] == 12
+    names = [json.loads(line)["name"] for line in (tmp_path / "out/rows.jsonl").read_text().splitlines()]
+    assert json.loads(result.stdout)["steps"][0]["rows"] == len(names)
+    decoded = [name for name in names if name.endswith("/decoded") and not name.startswith("variant-")]
+    assert decoded == [f"{index:02d}-{path.stem}/decoded" for index, path in enumerate(shipped()[:3])]
 
 
 def test_an_unwritable_folder(align, tmp_path):

@@ -90,6 +90,14 @@ class TestRun:
         assert kept == {"forward": {str(i) for i in range(9 - NEAR, 9 + NEAR + 1)}}
         assert verdict(("forward", row())).around_first_difference() == {}
 
+    def test_what_is_kept_around_the_first_difference_inside_the_model(self):
+        """A result that `forward` records before its modules would say nothing of where the difference comes from."""
+        rows = [row("features", "misaligned"), *(row(f"activation/{i}/out") for i in range(20)), row("logits")]
+        rows[12] = row("activation/11/out", "misaligned")
+        kept = verdict(("forward", *rows)).around_first_difference()["forward"]
+        around = {f"activation/{i}/out" for i in (*range(NEAR), *range(11 - NEAR, 11 + NEAR + 1))}
+        assert kept == {"features", *around}
+
 
 class TestBlind:
     """A parameter, an output, a metric of which no row could have shown a wrong value."""

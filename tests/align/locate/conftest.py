@@ -1,7 +1,7 @@
 """A reference process that is kept, and ports with a bug put in, each in a process of its own."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,25 +12,17 @@ from align.locate.search import replayed
 from align.pipeline import Options, Recorder
 from align.record.process import SideProcess
 
-CASE = find("pit_probe")
 BUGS = {bug["id"]: bug for bug in yaml.safe_load((Path(__file__).parent / "bugs.yaml").read_text())}
 
 
 class Bench:
     """Locates what differs between the reference and a port patched by some of `BUGS`; one paddle process a call."""
 
-    def __init__(self, folder: Path, plan: Path, root: Path) -> None:
-        self._folder, self._plan, self._root = folder, plan, root
-        self._reference = self._opened("torch")
+    def __init__(self, folder: Path, root: Path, case) -> None:
+        self._folder, self._root, self._case = folder, root, case
+        self._reference = SideProcess("torch", folder / "torch.log")
 
-    def _opened(self, side: str, roots: tuple[Path, ...] = ()) -> SideProcess:
-        process = SideProcess(side, self._folder / f"{side}.log", roots=roots)
-        request = {"case": asdict(CASE), "plan": str(self._plan), "dtype": "float64", "device": "cpu"}
-        request |= {"folder": str(self._folder), "reference": str(self._folder), "modules": ["*"]}
-        process.request("open", run=f"{side}-float64", **request)
-        return process
-
-    def locate(self, step: str, *bugs: str):
+    def locate(self, step: str, *bugs: str, mapping=None):
         """(divergences, changed lines by bug: (first, last))."""
         copy = self._folder / "copy"
         shutil.rmtree(copy, ignore_errors=True)
@@ -43,10 +35,11 @@ class Bench:
             assert after != before, f"{bug}: the text to replace is not in the port"
             path.write_text(after)
             changed[bug] = _lines(before.splitlines(), after.splitlines())
-        with self._opened("paddle", (copy,)) as port:
-            options = Options(CASE, self._folder, (step,))
+        with SideProcess("paddle", self._folder / "paddle.log", roots=(copy,)) as port:
+            options = Options(replace(self._case, mapping=mapping or {}), self._folder, (step,))
             options.folder.mkdir(parents=True, exist_ok=True)
             recorder = Recorder(options, lambda *_: None, {"torch": self._reference, "paddle": port})
+            recorder.open_twins()
             return replayed(recorder, step), changed
 
     def close(self) -> None:
@@ -61,11 +54,25 @@ def _lines(before: list[str], after: list[str]) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory, root, run_python):
-    folder = tmp_path_factory.mktemp("locate")
-    run_python("from align.cli import main; import sys; sys.exit(main(sys.argv[1:]))",
-               "record", "forward", "--side", "torch", "--case", "pit_probe", "--out", folder / "plan")  # fmt: skip
-    plan = next((folder / "plan/recordings/pit_probe").glob("plan-*"))
-    made = Bench(folder, plan, root)
+def bench(tmp_path_factory, root):
+    made = Bench(tmp_path_factory.mktemp("locate"), root, find("pit_probe"))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory, root):
+    """The same port beside timm's own model of the same sizes: other module tree, other names."""
+    changes = {"reference": "tests.align.locate.timm_pit:distilled", "reference_package": "torch_ref"}
+    case = replace(find("pit_probe"), port_names="paddle_impl.weights:timm_to_official", **changes)
+    made = Bench(tmp_path_factory.mktemp("unlike"), root, case)
+    yield made
+    made.close()
+
+
+def meets(where, lines):
+    """Whether the blamed statement, or the constructor call, touches the changed lines."""
+    spans = [(where.line, where.end_line)]
+    if where.built:
+        spans.append((where.built["line"], where.built["end_line"]))
+    return any(first <= lines[1] and last >= lines[0] for first, last in spans)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.align.locate.conftest import BUGS
+from tests.align.locate.conftest import BUGS, meets
 
 # The others are run with --slow: each starts a paddle process, 3 s.
 QUICK = {
@@ -15,14 +15,6 @@ QUICK = {
     "stage-detached",
     "gradient-doubled",
 }
-
-
-def meets(where, lines):
-    """Whether the blamed statement, or the constructor call, touches the changed lines."""
-    spans = [(where.line, where.end_line)]
-    if where.built:
-        spans.append((where.built["line"], where.built["end_line"]))
-    return any(first <= lines[1] and last >= lines[0] for first, last in spans)
 
 
 @pytest.mark.parametrize("bug", [pytest.param(b, marks=[] if b in QUICK else pytest.mark.slow) for b in BUGS])

@@ -132,9 +132,11 @@ def late_writer(name):
     try:
         with StoreWriter(Path(FOLDER), name) as writer:
             writer.add("plug", np.zeros(1 << 20, np.uint8), "input")
-            yield writer
-            os.set_blocking(reader, True)
-            thread.start()
+            try:
+                yield writer
+            finally:
+                os.set_blocking(reader, True)
+                thread.start()
     finally:
         thread.join()
         os.close(reader)
@@ -323,6 +325,41 @@ def statistics():
     return record("statistics", model, x())
 
 
+def boundaries():
+    """Inputs that are no module's output: a sum, a concatenation, a reshaped tensor, a parameter."""
+    norm = nn.LayerNorm(3)
+    side.load(norm, {"weight": np.array([1.0, 2.0, 3.0]), "bias": np.zeros(3)})
+
+    def forward(m, v):
+        h = m.first(v) + m.norm.weight
+        k = m.second(m.same(framework.concat([h, v])))
+        return m.last(k.reshape([2, 2, 3]), scale=m.norm.weight)
+
+    last = Model(lambda m, v, scale: v.sum(0) * scale)
+    children = {"first": linear(), "same": Model(lambda m, v: v * 1), "second": linear(), "norm": norm, "last": last}
+    return record("boundaries", Model(forward, **children), x(), gradients=True)
+
+
+def one_of_two():
+    """A module that gives two tensors, one of which nothing is computed from."""
+    inner = Model(lambda m, v: (v * 2).unbind(0))
+
+    def forward(m, v):
+        used = m.inner(v)[0]
+        return used + framework.zeros_like(v)
+
+    return record("one_of_two", Model(forward, inner=inner), x(), gradients=True)
+
+
+def further_backward():
+    """Of what lasts longer than a pass, nothing is told once recording is over."""
+    model, value = Model(lambda m, v: m.sum(m.fc.weight, m.fc(v)), fc=linear(), sum=Model(lambda m, w, v: v @ w)), x()
+    with StoreWriter(Path(FOLDER), "further_backward") as writer:
+        with observe(side, model, writer, gradients=True):
+            model(value).sum().backward()
+        model(value).sum().backward()
+
+
 def residual():
     """Gradients that are added up where branches meet again."""
 
@@ -392,6 +429,6 @@ SCENARIOS = (
     *(order, twice, nested, attributes, slots, in_place, in_place_between, in_place_through_a_view, raises),
     *(raises_in_backward, caught, backward_twice, odd_outputs, without_modules, only, without_gradient),
     *(parameters_optimized, views_optimized, gradients_cleared, gradients_accumulated, input_accumulated, statistics),
-    *(residual, inference_mode, effect),
+    *(residual, boundaries, one_of_two, further_backward, inference_mode, effect),
 )
 print(json.dumps({scenario.__name__: scenario() for scenario in SCENARIOS}))

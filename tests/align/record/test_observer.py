@@ -71,8 +71,11 @@ def test_every_input_output_and_gradient_in_call_order(recorded):
         "act/out": COTANGENT,
         "both/out": 2 * COTANGENT,
         "both.after/out": 2 * COTANGENT,
+        "both.after/in": 2 * COTANGENT @ WEIGHT,
         "both.before/out": 2 * COTANGENT @ WEIGHT,
+        **dict.fromkeys(("both.before/in", "both/in", "(model)/in"), 2 * COTANGENT @ WEIGHT @ WEIGHT),
     }
+    gradients["act/in"] = gradients["both/out"]
     assert set(names(store, "activation_grad/")) == set(gradients)
     for name, value in gradients.items():
         assert store[f"activation_grad/{name}"].tolist() == value.tolist()
@@ -82,13 +85,53 @@ def test_every_input_output_and_gradient_in_call_order(recorded):
 
 def test_what_one_module_hands_to_the_next_is_written_once(recorded):
     store, _ = recorded("order")
-    assert aliases(store) == {
-        "activation/both/in": "activation/(model)/in",
-        "activation/both.before/in": "activation/(model)/in",
-        "activation/both.after/in": "activation/both.before/out",
-        "activation/both/out": "activation/both.after/out",
-        "activation/act/in": "activation/both.after/out",
+    same = {
+        "both/in": "(model)/in",
+        "both.before/in": "(model)/in",
+        "both.after/in": "both.before/out",
+        "both/out": "both.after/out",
+        "act/in": "both.after/out",
     }
+    prefixes = ("activation/", "activation_grad/")
+    assert aliases(store) == {prefix + name: prefix + first for name, first in same.items() for prefix in prefixes}
+
+
+def test_the_gradients_of_inputs_that_are_no_output(recorded):
+    store, _ = recorded("boundaries")
+    scale = np.array([1.0, 2.0, 3.0])
+    k = linear(np.concatenate([linear(X) + scale, X])).reshape(2, 2, 3)
+    into_k = np.stack([COTANGENT * scale] * 2)
+    into_h = into_k.reshape(4, 3) @ WEIGHT
+    into_x = into_h[:2] @ WEIGHT + into_h[2:]
+    gradients = {
+        **dict.fromkeys(("last/out", "(model)/out"), COTANGENT),
+        "last/in/0": into_k,
+        # The parameter's whole gradient: of both places that read it.
+        "last/in/1/scale": (k.sum(0) * COTANGENT).sum(0) + into_h[:2].sum(0),
+        "second/out": into_k.reshape(4, 3),
+        **dict.fromkeys(("second/in", "same/out", "same/in"), into_h),
+        "first/out": into_h[:2],
+        **dict.fromkeys(("first/in", "(model)/in"), into_x),
+    }
+    assert set(names(store, "activation_grad/")) == set(gradients)
+    for name, value in gradients.items():
+        assert store[f"activation_grad/{name}"].tolist() == value.tolist(), name
+    same = {"(model)/out": "last/out", "second/in": "same/out", "first/in": "(model)/in"}
+    found = {name: first for name, first in aliases(store).items() if name.startswith("activation_grad/")}
+    assert found == {f"activation_grad/{name}": f"activation_grad/{first}" for name, first in same.items()}
+
+
+def test_an_output_that_nothing_is_computed_from_has_a_gradient_of_zeros(recorded):
+    store, _ = recorded("one_of_two")
+    assert store["activation_grad/inner/out/0"].tolist() == COTANGENT.sum(0).tolist()
+    assert store["activation_grad/inner/out/1"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_no_hook_stays_on_a_parameter_or_an_input(recorded):
+    """Or a later backward would be told to a store that may be closed by then."""
+    store, _ = recorded("further_backward")
+    assert {"(model)/in", "sum/in/0", "sum/in/1"} <= set(names(store, "activation_grad/"))
+    assert not [name for name in store if "#" in name]
 
 
 def test_the_calls_of_one_module_are_kept_apart(recorded):
@@ -177,7 +220,8 @@ def test_a_module_that_raises_where_its_caller_goes_on(recorded):
 
 def test_a_second_backward_through_the_same_forward(recorded):
     store, _ = recorded("backward_twice")
-    assert set(names(store, "activation_grad/")) == {"fc/out", "fc/out#1", "(model)/out", "(model)/out#1"}
+    first = {"(model)/in", "fc/in", "fc/out", "(model)/out"}
+    assert set(names(store, "activation_grad/")) == first | {f"{name}#1" for name in first}
 
 
 def test_outputs_that_are_no_tensors_or_odd_ones(recorded):
@@ -193,7 +237,7 @@ def test_outputs_that_are_no_tensors_or_odd_ones(recorded):
 
 def test_a_model_without_modules_in_it(recorded):
     store, _ = recorded("without_modules")
-    assert list(store) == ["activation/(model)/in", "activation/(model)/out", "activation_grad/(model)/out"]
+    assert sorted(names(store)) == sorted(names(store, "activation_grad/")) == ["(model)/in", "(model)/out"]
 
 
 def test_only_the_modules_that_were_asked_for(recorded):
@@ -201,7 +245,7 @@ def test_only_the_modules_that_were_asked_for(recorded):
     assert names(store) == [
         *("first.fc/in", "first.fc/out", "first.norm/in", "first.norm/out", "second/in", "second/out")
     ]
-    assert set(names(store, "activation_grad/")) == {"first.fc/out", "first.norm/out", "second/out"}
+    assert set(names(store, "activation_grad/")) == set(names(store))
 
 
 def test_no_gradients_where_none_flow(recorded):
@@ -222,7 +266,7 @@ IN_PLACE = ("in_place", "in_place_between", "in_place_through_a_view")
 LASTING = ("parameters_optimized", "views_optimized", "gradients_cleared", "gradients_accumulated", "input_accumulated")
 OTHERS = (
     *("order", "twice", "nested", "attributes", "slots", "caught", "backward_twice", "odd_outputs", "without_modules"),
-    *("only", "statistics", "residual"),
+    *("only", "statistics", "residual", "boundaries", "one_of_two"),
 )
 
 

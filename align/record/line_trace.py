@@ -1,0 +1,100 @@
+"""What a line trace holds: every expression that a step's own source lines evaluated, and what it emitted."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from align.record.fingerprint import Fingerprint
+from align.record.instrument import Node
+
+
+@dataclass
+class Event:
+    """One evaluation of a node: what it was made from, and its value.
+
+    `kind`: `number` (with a fingerprint), `flag` (a truth value or None), `text`, `container`, or `opaque`. The
+    `members` of a container are (key or None, event).
+    """
+
+    node: int
+    inputs: list[int]
+    kind: str
+    print: Fingerprint | None = None
+    value: Any = None  # of a flag or text
+    members: list[tuple[str | None, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Emission:
+    """A tensor that the step handed to the harness, after so many events; `event` made it, where that is known."""
+
+    name: str
+    after: int
+    print: Fingerprint | None
+    event: int | None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A variable of a function (or an argument, with no node) was given the value of an event by a node."""
+
+    file: str
+    function: str
+    name: str
+    event: int
+    node: int | None
+
+
+@dataclass
+class LineTrace:
+    """What one side evaluated in one step.
+
+    `own` are the files of the side's package; `rounds` say, by `For` node, how often each run of it went round;
+    `raised` is the place where an exception left the side's code, if one did; `full` tells of a trace that ended early.
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    emissions: list[Emission] = field(default_factory=list)
+    own: tuple[str, ...] = ()
+    rounds: dict[str, list[int]] = field(default_factory=dict)
+    raised: Mapping[str, Any] | None = None
+    bindings: list[Bound] = field(default_factory=list)
+    full: bool = False
+
+    def write(self, path: Path) -> None:
+        """As JSON: rows of plain values, each fingerprint once."""
+        prints: dict[Fingerprint | None, int] = {}
+
+        def number(found: Fingerprint | None) -> int:
+            return prints.setdefault(found, len(prints))
+
+        events = [(e.node, e.inputs, e.kind, number(e.print), e.value, e.members) for e in self.events]
+        emissions = [(e.name, e.after, number(e.print), e.event) for e in self.emissions]
+        nodes = [tuple(getattr(node, field.name) for field in fields(Node)) for node in self.nodes]
+        table = [found and tuple(getattr(found, field.name) for field in fields(Fingerprint)) for found in prints]
+        bindings = [(b.file, b.function, b.name, b.event, b.node) for b in self.bindings]
+        whole = {"nodes": nodes, "events": events, "emissions": emissions, "prints": table, "bindings": bindings}
+        path.write_text(json.dumps({**whole, "own": self.own, "rounds": self.rounds, "raised": self.raised}))
+
+
+def read(path: Path) -> LineTrace:
+    """What `LineTrace.write` wrote."""
+    whole = json.loads(path.read_text())
+    prints = [row and Fingerprint(*map(_plain, row)) for row in whole["prints"]]
+    return LineTrace(
+        [Node(*map(_plain, row)) for row in whole["nodes"]],
+        [Event(node, inputs, kind, prints[p], *rest) for node, inputs, kind, p, *rest in whole["events"]],
+        [Emission(name, after, prints[p], event) for name, after, p, event in whole["emissions"]],
+        tuple(whole["own"]),
+        whole["rounds"],
+        whole["raised"],
+        [Bound(*row) for row in whole["bindings"]],
+    )
+
+
+def _plain(value: Any) -> Any:
+    """As it was before JSON made a list of it."""
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,361 @@
+"""A line trace: every expression that a step's own source lines evaluate, with its value and what it was made from.
+
+Values are kept as fingerprints. What an expression was made from is known by the identity of objects, and for numbers,
+which have none, by the variables they were bound to.
+"""
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from align.record.fingerprint import of_array, of_number
+from align.record.instrument import Binding, Node
+from align.record.line_trace import Bound, Emission, Event, LineTrace
+from align.sides import Side
+
+MOST = 400_000  # events of one trace; what comes later is not recorded
+HELD = 1 << 30  # bytes of arrays that are kept alive so that they can be recognised
+MEMBERS = 4096  # of one container
+CODE = (ModuleType, FunctionType, BuiltinFunctionType, type, type(super))
+SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice)
+# These choose a value that is there already; the choice itself is what they make.
+CHOICES = ("IfExp", "BoolOp")
+RECEIVER = "receiver"
+
+
+class Recorder:
+    """Listens to instrumented code (`align.record.instrument`) and writes a LineTrace."""
+
+    def __init__(self, side: Side, trace: LineTrace, files: Iterable[str] = ()) -> None:
+        self._side, self.trace = side, trace
+        self._frames: dict[int, dict[Any, int]] = {}  # by frame, the last event of each node, and of each variable
+        self._known: dict[int, tuple[Any, int, Any]] = {}  # by id: object, its event, its version
+        self._heavy: OrderedDict[int, int] = OrderedDict()  # bytes of the arrays among them, the oldest first
+        self._objects: list[Any] = []  # of each event, if it is a number or text of Python
+        self._items: dict[int, tuple[int | None, Any]] = {}
+        self._returned: tuple[int, int | None, int] = (0, None, -1)
+        self._calls, self._held = 0, 0
+        self._receivers: dict[int, Any] = {}
+        self._files, self._importing = set(files), False
+        self._constants: dict[int, int] = {}
+        self._globals: dict[tuple[str, str], tuple[Any, int]] = {}
+        self._defaults: dict[tuple[str, str, int], list[tuple[str, Any, int]]] = {}
+
+    # What rewritten code calls: the step goes on whatever happens here
+
+    def enter(self, _: int) -> None:
+        self._safely(self._entered, sys._getframe(1))
+
+    def note(self, node: int, value: Any) -> Any:
+        self._safely(self._noted, sys._getframe(1), node, value)
+        return value
+
+    def iterate(self, node: int, iterable: Any) -> Any:
+        own = self._frames.setdefault(id(sys._getframe(1)), {})
+        source = next((own[child] for child in self.trace.nodes[node].children if child in own), None)
+        return self._iterated(node, iterable, source)
+
+    def bind(self, node: int) -> bool:
+        self._safely(self._bound, sys._getframe(1), node)
+        return True
+
+    def leave(self, node: int, value: Any) -> Any:
+        own = self._frames.setdefault(id(sys._getframe(1)), {})
+        children = self.trace.nodes[node].children
+        self._calls += 1
+        self._returned = id(value), own.get(children[0]) if children else None, self._calls
+        return value
+
+    def changed(self, node: int, value: Any) -> None:
+        """A statement has written into an object, or bound a name to another."""
+        self._safely(self._changed, sys._getframe(1), node, value)
+
+    def _safely(self, method: Callable[..., None], frame: FrameType, *arguments: Any) -> None:
+        """A trace that is too long, or has met an object that cannot be looked at, ends there."""
+        if self.trace.full:
+            return
+        try:
+            method(frame, *arguments)
+        except Exception:
+            self.trace.full = True
+
+    def _entered(self, frame: FrameType) -> None:
+        code, values = frame.f_code, frame.f_locals
+        own = self._frames[id(frame)] = {}
+        for name, value, event in self._defaults.get(_key(code), ()):
+            if values.get(name) is value:
+                own[name] = event
+        for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
+            if name not in own and (known := self._unchanged(values.get(name))) is not None:
+                own[name] = known
+            if name in own:
+                self.trace.bindings.append(Bound(code.co_filename, function_name(code), name, own[name], None))
+
+    def _noted(self, frame: FrameType, node: int, value: Any) -> None:
+        own = self._frames.setdefault(id(frame), {})
+        self._calls += 1
+        event = self._event(node, value, own)
+        if event is not None:
+            own[node] = event
+            self._bind(own, self.trace.nodes[node].binds, value, event, node)
+
+    def _iterated(self, node: int, iterable: Any, source: int | None) -> Any:
+        count = 0
+        try:
+            for count, item in enumerate(iterable, 1):  # noqa: B007 the last count is wanted
+                self._items[node] = source, item
+                yield item
+        finally:
+            self.trace.rounds.setdefault(str(node), []).append(count)
+
+    def _bound(self, frame: FrameType, node: int) -> None:
+        own = self._frames.setdefault(id(frame), {})
+        binds, (source, item) = self.trace.nodes[node].binds, self._items[node]
+        if binds is not None:
+            event = self._find(item, node, [] if source is None else [source])
+            if type(item) in (int, float) and source is not None and self.trace.events[source].kind == "number":
+                event = self._make(node, item, [source, event])  # a plain number is as right as those beside it
+            self._bind(own, binds, item, event, node)
+
+    def _changed(self, frame: FrameType, node: int, value: Any) -> None:
+        own = self._frames.setdefault(id(frame), {})
+        self._calls += 1
+        shape = self.trace.nodes[node]
+        inputs = [own.pop(child) for child in shape.children if child in own]
+        known = self._known.get(id(value))
+        if known is not None and known[0] is value:
+            inputs.append(known[1])
+        event = self._make(node, value, inputs)
+        own[node] = event
+        self._bind(own, shape.binds, value, event, node)
+
+    # From values to events
+
+    def _event(self, node: int, value: Any, own: dict[Any, int]) -> int | None:
+        shape = self.trace.nodes[node]
+        inputs = [own.pop(child) for child in shape.children if child in own]
+        if _is_method(value):
+            if inputs and self.trace.events[inputs[0]].kind == "opaque" and not self._traced(value):
+                own[RECEIVER, node] = inputs[0]
+                self._receivers[inputs[0]] = value.__self__
+            return inputs[0] if inputs else None
+        if isinstance(value, CODE):
+            return None
+        if shape.op == "Name":
+            return self._loaded(node, shape, value, own)
+        if shape.op == "Constant":
+            if node not in self._constants:
+                self._constants[node] = self._make(node, value, [])
+            self._remember(value, self._constants[node])
+            return self._constants[node]
+        if shape.op == "Call":
+            identity, event, when = self._returned
+            if identity == id(value) and when == self._calls - 1 and event is not None:
+                return event
+            self._look_again(node, inputs)
+            receiver = own.pop((RECEIVER, shape.children[0]), None) if shape.children else None
+            if receiver is not None and len(inputs) > 1:
+                # The framework's method may have put what it was given into the object that it belongs to.
+                self._make(node, self._receivers[receiver], list(inputs))
+        if shape.op == "Subscript" and inputs:
+            for _, member in self.trace.events[inputs[0]].members:
+                if self._objects[member] is value and value is not None:
+                    return member
+        known = self._unchanged(value)
+        told_apart = not isinstance(value, SCALARS) or (isinstance(value, float) and shape.op == "Attribute")
+        if known is not None and shape.op not in CHOICES and told_apart:
+            return known
+        return self._make(node, value, inputs)
+
+    def _traced(self, method: Any) -> bool:
+        code = getattr(getattr(method, "__func__", None), "__code__", None)
+        return code is not None and code.co_filename in self._files
+
+    def _loaded(self, node: int, shape: Node, value: Any, own: dict[Any, int]) -> int:
+        bound = own.get(shape.text)
+        if bound is not None and self._objects[bound] is value and isinstance(value, SCALARS):
+            self._remember(value, bound)  # it may be handed on
+            return bound
+        there = self._globals.get((shape.file, shape.text))
+        if there is not None and there[0] is value and isinstance(value, SCALARS):
+            return there[1]
+        return self._find(value, node, [])
+
+    def _find(self, value: Any, node: int, inputs: list[int]) -> int:
+        """The event that made an object; a new one where it comes from elsewhere, or has changed since."""
+        known = self._unchanged(value)
+        if known is not None:
+            return known
+        stale = self._known.get(id(value))
+        if stale is not None and stale[0] is value:
+            inputs = [*inputs, stale[1]]
+        return self._make(node, value, inputs)
+
+    def _unchanged(self, value: Any) -> int | None:
+        known = self._known.get(id(value))
+        if known is None or known[0] is not value or known[2] != self._version(value):
+            return None
+        return known[1]
+
+    def _version(self, value: Any) -> Any:
+        if isinstance(value, (list, dict, set)):
+            return len(value)
+        return self._side.version(value) if self._side.is_tensor(value) else None
+
+    def _look_again(self, node: int, inputs: Iterable[int]) -> None:
+        """A method may have changed the container it was called on."""
+        for event in list(inputs)[:1]:
+            value = self._objects[event]
+            if isinstance(value, (list, dict, set)) and len(value) != len(self.trace.events[event].members):
+                self._make(node, value, [*inputs])
+
+    def _bind(self, own: dict[Any, int], binds: Binding, value: Any, event: int, node: int) -> None:
+        if isinstance(binds, str):
+            own[binds] = event
+            at = self.trace.nodes[node]
+            self.trace.bindings.append(Bound(at.file, at.function, binds, event, node))
+        elif binds and isinstance(value, (tuple, list)) and len(value) == len(binds):
+            members = self.trace.events[event].members
+            for index, (part, item) in enumerate(zip(binds, value, strict=True)):
+                if part is not None:
+                    self._bind(own, part, item, members[index][1] if index < len(members) else event, node)
+        elif binds:
+            for part, item in zip(binds, _items_of(value), strict=False):
+                if part is not None:
+                    self._bind(own, part, item, self._find(item, self.trace.events[event].node, [event]), node)
+
+    def _make(self, node: int, value: Any, inputs: list[int]) -> int:
+        """A new event. Members of a container that nobody has made are its own doing."""
+        events = self.trace.events
+        if len(events) >= MOST:
+            raise OverflowError(f"more than {MOST} events")
+        event = self._described(node, value, inputs)
+        events.append(event)
+        self._objects.append(value if isinstance(value, (*SCALARS, list, dict, set, tuple)) else None)
+        self._remember(value, len(events) - 1)
+        return len(events) - 1
+
+    def _described(self, node: int, value: Any, inputs: list[int]) -> Event:
+        if value is None or isinstance(value, (bool, np.bool_)):
+            return Event(node, inputs, "flag", value=None if value is None else bool(value))
+        if isinstance(value, (str, bytes)):
+            return Event(node, inputs, "text", value=str(value)[:200])
+        found = of_number(value) if type(value) in (int, float) else None
+        if found is None and (array := self._array(value)) is not None:
+            found = of_array(array)
+        members: list[tuple[str | None, int]] = []
+        if isinstance(value, (tuple, list, set, frozenset)):
+            members = [(None, self._member(node, item, inputs)) for item in list(value)[:MEMBERS]]
+        elif isinstance(value, Mapping):
+            pairs = list(value.items())[:MEMBERS]
+            members = [(str(key), self._member(node, item, inputs)) for key, item in pairs]
+        if found is not None:
+            return Event(node, inputs, "number", found, members=members)
+        kind = "container" if isinstance(value, (tuple, list, set, frozenset, Mapping)) else "opaque"
+        return Event(node, inputs, kind, members=members)
+
+    def _member(self, node: int, value: Any, inputs: list[int]) -> int:
+        if isinstance(value, SCALARS):
+            for event in reversed(inputs):  # written in place, or part of what this was made from
+                if self._objects[event] is value:
+                    return event
+                for _, member in self.trace.events[event].members:
+                    if self._objects[member] is value:
+                        return member
+        known = self._unchanged(value)
+        if known is not None and inputs and inputs[0] > known and self._side.is_tensor(value):
+            # What it is read from has changed since it was seen: so may it have, without a count of its writes.
+            found = of_array(self._side.to_numpy(value))
+            if found != self.trace.events[known].print:
+                return self._make(node, value, inputs)
+        return self._find(value, node, inputs)
+
+    def _array(self, value: Any) -> np.ndarray | None:
+        if isinstance(value, int):
+            return np.asarray(value if abs(value) < 2**63 else float(value))
+        if isinstance(value, (float, complex, np.generic)):
+            return np.asarray(value)
+        if isinstance(value, np.ndarray):
+            return value
+        if self._side.is_tensor(value):
+            return self._side.to_numpy(value)
+        if type(value).__module__.partition(".")[0] == "PIL" and hasattr(value, "getbands"):
+            return np.asarray(value)
+        if isinstance(value, (tuple, list)) and value and all(type(item) in (int, float) for item in value):
+            return np.array(value)
+        return None
+
+    def _remember(self, value: Any, event: int) -> None:
+        """Hold an object, so that its identity is its own; the oldest are let go when they are too much."""
+        if isinstance(value, SCALARS) and not isinstance(value, (int, float, str)):
+            return
+        if self._importing and isinstance(value, (int, str)):
+            return  # every other 16 is the same object
+        self._known[id(value)] = value, event, self._version(value)
+        weight = _weight(value)
+        if weight and id(value) not in self._heavy:
+            self._heavy[id(value)] = weight
+            self._held += weight
+        while self._held > HELD and len(self._heavy) > 1:
+            oldest, weight = self._heavy.popitem(last=False)
+            self._known.pop(oldest, None)
+            self._held -= weight
+
+    # What is not evaluated by a function
+
+    def constant(self, node: int, file: str, name: str | None, value: Any) -> None:
+        """A value that a file, class or default argument holds since it was imported."""
+        if isinstance(value, CODE):
+            return
+        event = self._held_since(node, value)
+        if name is not None:
+            self._globals[file, name] = value, event
+
+    def default(self, node: int, code: CodeType, name: str, value: Any) -> None:
+        """The value that an argument has where a caller gives none."""
+        if not isinstance(value, CODE):
+            self._defaults.setdefault(_key(code), []).append((name, value, self._held_since(node, value)))
+
+    def _held_since(self, node: int, value: Any) -> int:
+        self._importing = True
+        event = self._make(node, value, [])
+        self._importing = False
+        return event
+
+    def emitted(self, name: str, value: Any) -> None:
+        array = self._side.to_numpy(value)
+        event = None if isinstance(value, SCALARS) else self._unchanged(value)
+        found = of_array(np.asarray(array))
+        self.trace.emissions.append(Emission(name, len(self.trace.events), found, event))
+
+
+def _key(code: CodeType) -> tuple[str, str, int]:
+    return code.co_filename, code.co_qualname, code.co_firstlineno
+
+
+def function_name(code: CodeType) -> str:
+    return code.co_qualname.replace("<locals>.", "")
+
+
+def _is_method(value: Any) -> bool:
+    """Whether this is a method of an object, in Python or not; functions of modules are none."""
+    if isinstance(value, BuiltinFunctionType):
+        return value.__self__ is not None and not isinstance(value.__self__, ModuleType)
+    return isinstance(value, MethodType) or type(value).__name__ == "method-wrapper"
+
+
+def _items_of(value: Any) -> list[Any]:
+    """The parts that a value is unpacked into; none where looking would use it up."""
+    return list(value) if hasattr(value, "__len__") and hasattr(value, "__getitem__") else []
+
+
+def _weight(value: Any) -> int:
+    """Bytes of an array; 0 of what is small beside arrays."""
+    size = getattr(value, "nbytes", 0)
+    if not isinstance(size, int) and hasattr(value, "element_size"):
+        size = value.element_size() * value.size
+    return size if isinstance(size, int) else 0

@@ -1,0 +1,4 @@
+#!/usr/bin/env bash
+# Runs the step optim alone; arguments as for run_all_steps.sh.
+set -euo pipefail
+exec bash "$(dirname "${BASH_SOURCE[0]}")/run_all_steps.sh" optim "$@"
