@@ -15,13 +15,14 @@ from align.errors import NothingCompared, UsageError
 from align.record.manifest import MANIFEST, Recording
 from align.record.safe_pickle import read_dictionary
 from align.report import json as json_report
+from align.report.details import details
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=Path, metavar="A", help="a run's folder, a reference's recording, or an .npy")
     parser.add_argument("second", type=Path, nargs="?", metavar="B", help="the port's, if it is not in A too")
     parser.add_argument("--case", help="which case, where a folder holds several")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write verdict.json and rows.jsonl there too")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write every report there too")
     parser.add_argument("--map", type=Path, metavar="FILE", help="which names of the port belong to which (TOML)")
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON on standard output")
     gate.configure(parser)
@@ -42,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
     result = compare_runs(runs, exceptions, args.fixed, mapping=names)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        json_report.write(result, args.out)
+        json_report.write(result, args.out, details(runs, json_report.rows_of(result)))
     if args.json:
         print(json.dumps(json_report.verdict(result), indent=1))
     else:

@@ -40,23 +40,26 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _runs(folder: Path, verdict: dict[str, Any]) -> Runs | None:
-    """The recordings that the verdict was made from: of its case and environments, and no younger than it."""
-    judged = (folder / "verdict.json").stat().st_mtime
+    """The recordings that the verdict was made from; None where they are gone, or others have taken their place."""
     newest: dict[tuple[str, str], Recording] = {}
     paths = [path for path in folder.rglob(MANIFEST) if not path.parent.name.startswith(".")]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime):
-        if path.stat().st_mtime > judged:
-            continue
         recording = Recording(path.parent)
-        told = recording.manifest
-        if told.case == verdict["case"] and told.environment == verdict["environment"].get(told.side):
-            newest[told.side, told.dtype] = recording
+        if recording.manifest.case == verdict["case"]:
+            newest[recording.manifest.side, recording.manifest.dtype] = recording
     for dtype in sorted({dtype for _, dtype in newest}, key=lambda dtype: dtype == TWIN):
         reference, port = (newest.get((side, dtype)) for side in SIDES)
         if reference and port:
             twins = (newest.get((side, TWIN)) if dtype != TWIN else None for side in SIDES)
             runs = Runs(reference, port, *twins)
-            for recording in runs.all:
-                recording.verify()
-            return runs
+            if _are_judged(runs, verdict):
+                for recording in runs.all:
+                    recording.verify()
+                return runs
     return None
+
+
+def _are_judged(runs: Runs, verdict: dict[str, Any]) -> bool:
+    """No two recordings take the same milliseconds in every step, and a verdict tells the steps' seconds."""
+    took = {step["step"]: step["seconds"] for step in verdict["steps"]}
+    return all(seconds == runs.seconds(step) for step, seconds in took.items())

@@ -15,11 +15,13 @@ from align.compare import waivers
 from align.compare.runs import Runs, compare_runs
 from align.errors import NothingCompared, UsageError
 from align.locate.search import divergences, replay_module
+from align.locate.trajectory import partings
 from align.pipeline import NEEDS, TWIN, Options, Recorder, noise_runs, order
 from align.record.lock import exclusive
 from align.record.manifest import Recording
 from align.report import classic, console
 from align.report import json as json_report
+from align.report.details import details
 from align.report.staged import staged
 from align.sides import DTYPES, SIDES
 
@@ -68,15 +70,17 @@ def execute(args: argparse.Namespace) -> int:
             runs = _runs(options, recordings)
             result = compare_runs(runs, exceptions, args.fixed, mapping=options.case.mapping)
             if not result and options.sides == SIDES and options.dtype != TWIN:
-                result = replace(result, divergences=tuple(divergences(recorder, result)))
+                found = (*divergences(recorder, result), *partings(result, runs))
+                result = replace(result, divergences=found)
             for step in result.steps:
                 classic.write(recorder, step, {"torch": runs.reference, "paddle": runs.port}, reports)
+        more = details(runs, json_report.rows_of(result))  # while the tensors are there
         if args.keep == "summary":
             shown = result.around_first_difference()
             for (side, _), recording in recordings.items():
                 if side in options.sides:  # an earlier recording is there for the runs to come
                     recording.thin(shown)
-        json_report.write(result, reports)
+        json_report.write(result, reports, more)
     if args.json:
         print((options.out / "verdict.json").read_text(), end="")
     else:

@@ -35,6 +35,10 @@ class Runs:
     def all(self) -> tuple[Recording, ...]:
         return tuple(run for run in (self.reference, self.port, self.reference_twin, self.port_twin) if run)
 
+    def seconds(self, step: str) -> float:
+        """What all of them took for a step."""
+        return round(sum(run.manifest.steps.get(step, 0.0) for run in self.all), 3)
+
     def check_comparable(self) -> None:
         """Raise Incomparable, naming the field, unless all were made from the same sources, seed and case."""
         first = self.reference
@@ -73,8 +77,7 @@ def compare_runs(
         rows = [exceptions.noted(case, row, sources, fixed) for row in rows]
         rows = [replace(row, matched_by=pairing.matched_by.get(row.name)) for row in rows]
         rows = _with_failure(step, rows, runs)
-        seconds = sum(run.manifest.steps.get(step, 0.0) for run in runs.all)
-        judged.append(StepVerdict(step, tuple(exceptions.applied(case, step, rows)), round(seconds, 3)))
+        judged.append(StepVerdict(step, tuple(exceptions.applied(case, step, rows)), runs.seconds(step)))
     environment = {run.manifest.side: run.manifest.environment for run in (runs.reference, runs.port)}
     return Verdict(case, tuple(judged), environment, exceptions.complaints(case, recorded))
 

@@ -164,10 +164,11 @@ def differences(port: Mapping[str, Any], reference: Mapping[str, Any]) -> Iterat
         yield from _of_layers(kind(port["framework"]), ours, theirs)
     if port.get("framework") and port["framework"] == port["class"]:
         return
-    for name in ours.keys() & theirs.keys():
-        if not name.startswith("_") and not _alike(ours[name], theirs[name]) and _same_type(ours[name], theirs[name]):
-            own = name.replace("_", "-")
-            yield Difference(name, own, ours[name], theirs[name], {name: theirs[name]}, name)
+    for name, value in ours.items():
+        if name.startswith("_") or name not in theirs or _alike(value, theirs[name]):
+            continue
+        if _same_type(value, theirs[name]):
+            yield Difference(name, name.replace("_", "-"), value, theirs[name], {name: theirs[name]}, name)
 
 
 def _of_layers(layer: str, ours: Attributes, theirs: Attributes) -> Iterator[Difference]:

@@ -24,7 +24,7 @@ class Evidence:
     numbers: Mapping[str, float] = field(default_factory=dict)
     limit: float = LIMIT  # relative error that counts as noise
     gradient: bool = False
-    unlike: bool = False  # made by operations of other names: terms that would make up for that prove nothing
+    unlike: bool = False  # made by operations that do not correspond: terms that would make up for that prove nothing
 
     def before(self) -> float:
         """The relative error that is to be explained."""

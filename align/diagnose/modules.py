@@ -9,7 +9,16 @@ import numpy as np
 from align.diagnose.cause import Cause
 from align.diagnose.evidence import Evidence
 from align.diagnose.prove import Treat, diagnose
-from align.diagnose.traced import beside, boundaries, operands, operation_pairs, results, traced_values, way
+from align.diagnose.traced import (
+    beside,
+    boundaries,
+    goes_into_the_same,
+    operands,
+    operation_pairs,
+    results,
+    traced_values,
+    way,
+)
 from align.locate.divergence import Divergence, Where
 from align.locate.match import Values, made_by
 from align.locate.modules import NEGLIGIBLE, Finding, own_error, rms
@@ -123,7 +132,7 @@ def _evidence(finding: Finding, divergence: Divergence, look: Look) -> Iterator[
         read, expected = operands(values["paddle"], mine), operands(values["torch"], other)
         inside = replace(whole, name="", inputs=read, theirs=expected, numbers={**whole.numbers, **_sizes(read)})
         for made, wanted in results(values, mine, other):
-            unlike = mine.name != other.name
+            unlike = mine.name != other.name or not goes_into_the_same(values, own, mine, other)
             yield replace(inside, port=made, reference=wanted, operation=mine, unlike=unlike)
         for made, wanted in beside(values, own, mine, other):
             yield replace(inside, port=made, reference=wanted)

@@ -21,7 +21,8 @@ def operation_pairs(
     ours, theirs = values["paddle"], values["torch"]
     mine = first_unmatched(ours, theirs, port, own["paddle"])
     other = first_unmatched(theirs, ours, reference, own["torch"])
-    found = [(mine, other)] if mine and other and _alike(values, own, mine, other) else []
+    same_part = mine and other and (mine.name == other.name or goes_into_the_same(values, own, mine, other))
+    found = [(mine, other)] if mine and other and same_part else []
     if mine:
         found += [(mine, op) for op in _namesakes(theirs, own["torch"], reference, mine, ours)]
     if other:
@@ -29,11 +30,12 @@ def operation_pairs(
     return list({(a.index, b.index): (a, b) for a, b in found}.values())
 
 
-def _alike(values: Mapping[str, Values], own: Mapping[str, Sequence[str]], mine: Operation, other: Operation) -> bool:
-    """Whether both operations do the same, or what they make goes into the same: else it has another part to play."""
-    return mine.name == other.name or _readers(values["paddle"], own["paddle"], mine) == _readers(
-        values["torch"], own["torch"], other
-    )
+def goes_into_the_same(
+    values: Mapping[str, Values], own: Mapping[str, Sequence[str]], mine: Operation, other: Operation
+) -> bool:
+    """Whether what two operations make is read by operations of the same names: else it has another part to play."""
+    ours, theirs = _readers(values["paddle"], own["paddle"], mine), _readers(values["torch"], own["torch"], other)
+    return ours == theirs
 
 
 def _readers(values: Values, modules: Sequence[str], operation: Operation) -> set[str]:

@@ -3,6 +3,7 @@
 from align.locate.recognise import Prints, matched, same, weak
 from align.record.line_trace import Emission, Event, LineTrace
 
+PARTS = ("Subscript", "For")  # these take something out of a whole
 FEW = 16  # integers up to which an array may well be a shape
 
 
@@ -33,7 +34,7 @@ class Side:
         seen: set[int] = set()
         while todo:
             event = self.trace.events[todo.pop()]
-            for number in event.inputs if self.trace.nodes[event.node].op != "Subscript" else ():
+            for number in event.inputs if self.trace.nodes[event.node].op not in PARTS else ():
                 if not self.matched[number] and number not in seen and self.trace.events[number].kind == "number":
                     seen.add(number)
                     todo.append(number)

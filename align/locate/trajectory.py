@@ -1,5 +1,6 @@
 """Where two training runs part: the first update after which the distance is more than rounding that grew."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,6 +8,9 @@ import numpy as np
 
 from align.compare.judge import FACTOR
 from align.compare.runs import Runs
+from align.compare.verdict import Verdict
+from align.locate.divergence import Divergence
+from align.record.calls import ROOT_MODULE
 from align.record.sketch import PREFIX
 
 STEP = "train_align"
@@ -63,6 +67,17 @@ def parting(found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Parting | Non
     first = min(left.values())
     name = max((n for n, at in left.items() if at == first), key=lambda n: np.nan_to_num(ratios[n][first], nan=np.inf))
     return Parting(first, name, float(ratios[name][first]))
+
+
+def partings(result: Verdict, runs: Runs) -> list[Divergence]:
+    """Of a red `train_align`, the update and the parameter in which the runs part, if they do; it tells no line."""
+    if not any(step.step == STEP and not step for step in result.steps):
+        return []
+    found = parting(envelopes(runs))
+    if found is None:
+        return []
+    module = found.parameter.rpartition(".")[0] or ROOT_MODULE
+    return [Divergence(STEP, module, str(found), math.inf, None, None)]
 
 
 def _rms(array: np.ndarray) -> np.ndarray:

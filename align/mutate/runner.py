@@ -17,6 +17,7 @@ from align.compare.waivers import Exceptions
 from align.compare.waivers import read as read_exceptions
 from align.errors import AlignError
 from align.locate.search import divergences
+from align.locate.trajectory import partings
 from align.mutate.outcome import Outcome, classic_fails, meets, worst_rows
 from align.mutate.patch import Mutant, Patched, patch
 from align.pipeline import TWIN, Options, Recorder, launch
@@ -127,10 +128,11 @@ class Runner:
             for (side, _), recording in recordings.items():
                 if side == "paddle":
                     check_imported(recording, patched, mutant)
-            verdict = compare_runs(as_runs(recordings, options.dtype), read_exceptions(None, None), steps=steps)
+            runs = as_runs(recordings, options.dtype)
+            verdict = compare_runs(runs, read_exceptions(None, None), steps=steps)
             if verdict.verdict == "misaligned":
                 recorder.open_twins()
-                verdict = replace(verdict, divergences=tuple(divergences(recorder, verdict)))
+                verdict = replace(verdict, divergences=(*divergences(recorder, verdict), *partings(verdict, runs)))
             return verdict
 
     def _torch(self) -> SideProcess:

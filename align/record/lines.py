@@ -24,7 +24,7 @@ CODE = (ModuleType, FunctionType, BuiltinFunctionType, type, type(super))
 SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice)
 # These choose a value that is there already; the choice itself is what they make.
 CHOICES = ("IfExp", "BoolOp")
-RECEIVER = "receiver"
+RECEIVER, WHEN = "receiver", "when"
 
 
 class Recorder:
@@ -38,6 +38,7 @@ class Recorder:
         self._objects: list[Any] = []  # of each event, if it is a number or text of Python
         self._items: dict[int, tuple[int | None, Any]] = {}
         self._returned: tuple[int, int | None, int] = (0, None, -1)
+        self._results: list[tuple[int, int]] = []  # what functions returned, until a traced call has taken it
         self._calls, self._held = 0, 0
         self._receivers: dict[int, Any] = {}
         self._files, self._importing = set(files), False
@@ -67,7 +68,10 @@ class Recorder:
         own = self._frames.setdefault(id(sys._getframe(1)), {})
         children = self.trace.nodes[node].children
         self._calls += 1
-        self._returned = id(value), own.get(children[0]) if children else None, self._calls
+        event = own.get(children[0]) if children else None
+        self._returned = id(value), event, self._calls
+        if event is not None:
+            self._results.append((self._calls, event))
         return value
 
     def changed(self, node: int, value: Any) -> None:
@@ -99,6 +103,7 @@ class Recorder:
         own = self._frames.setdefault(id(frame), {})
         self._calls += 1
         event = self._event(node, value, own)
+        own[WHEN, node] = self._calls
         if event is not None:
             own[node] = event
             self._bind(own, self.trace.nodes[node].binds, value, event, node)
@@ -153,6 +158,7 @@ class Recorder:
             self._remember(value, self._constants[node])
             return self._constants[node]
         if shape.op == "Call":
+            inputs += self._returned_since(shape, own)
             identity, event, when = self._returned
             if identity == id(value) and when == self._calls - 1 and event is not None:
                 return event
@@ -170,6 +176,14 @@ class Recorder:
         if known is not None and shape.op not in CHOICES and told_apart:
             return known
         return self._make(node, value, inputs)
+
+    def _returned_since(self, shape: Node, own: dict[Any, int]) -> list[int]:
+        """What traced functions returned to the framework while it ran this call: the call was made from that too."""
+        begin = max((own.get((WHEN, child), 0) for child in shape.children), default=0)
+        found = []
+        while self._results and self._results[-1][0] > begin:
+            found.append(self._results.pop()[1])
+        return found[::-1]
 
     def _traced(self, method: Any) -> bool:
         code = getattr(getattr(method, "__func__", None), "__code__", None)

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from align.record.source import is_user_file, parsed
 
@@ -30,14 +30,14 @@ def _of(module: Any) -> dict[str, Any]:
         for name, value in vars(module).items()
         if name not in _BOOKKEEPING and not name.startswith("_align_") and _is_plain(value)
     }
-    own = getattr(module, "_parameters", {})
+    own, cls = getattr(module, "_parameters", {}), cast(Any, type(module))
     kind = next((c.__name__ for c in type(module).__mro__ if not _is_users(c)), "object")
     return {
         "class": type(module).__name__,
         "framework": kind if kind not in ("Module", "Layer", "object") else None,
         "attributes": attributes,
         "parameters": {name: list(tensor.shape) for name, tensor in own.items() if tensor is not None},
-        "definitions": _definitions(type(module)),
+        "definitions": _definitions(cls),
     }
 
 
@@ -71,9 +71,8 @@ def _assignments(file: str, name: str) -> Iterator[tuple[str, tuple[int, int], b
     for kind in (n for n in ast.walk(parsed(file)[0]) if isinstance(n, ast.ClassDef) and n.name == name):
         for function in (n for n in kind.body if isinstance(n, ast.FunctionDef)):
             arguments = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
-            for node in ast.walk(function):
-                targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-                for target in targets if isinstance(node, (ast.Assign, ast.AnnAssign)) else ():
+            for node in (n for n in ast.walk(function) if isinstance(n, (ast.Assign, ast.AnnAssign))):
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                     if isinstance(target, ast.Attribute) and getattr(target.value, "id", "") == "self":
                         given = isinstance(node.value, ast.Name) and node.value.id in arguments
                         yield target.attr, (node.lineno, node.end_lineno or node.lineno), given

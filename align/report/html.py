@@ -1,8 +1,8 @@
 """`report.html`: one file that a person opens from disk, without network: what was found, where, and how bad it is.
 
-What a reader needs first is in the page itself; the rows are JSON beside it, shown a page at a time by the script. Names
-come from models and files: the template escapes them, and the script sets them as text only. A content security policy
-names the page's own scripts by their hashes and forbids every request.
+What a reader needs first is in the page itself; the rows are JSON beside it, shown a page at a time by the script.
+Names come from models and files: the template escapes them, and the script sets them as text only. A content security
+policy names the page's own scripts by their hashes and forbids every request.
 """
 
 import base64
@@ -74,7 +74,7 @@ def headline(verdict: Mapping[str, Any], rows: Sequence[Row]) -> str:
         place = found["port"]
         where = f" at {short(place['file'])}:{place['line']}" if place else ""
         module = f", module {found['module']}," if found["module"] else ""
-        why = f": {found['cause']['text']}" if found["cause"] else f": {found['what']} differs"
+        why = f": {found['cause']['text']}" if found["cause"] else f" ({found['what']})"
         return f"The port first differs in step {found['step']}{module}{where}{why}."
     if verdict["blamed_step"]:
         red = sum(row["verdict"] in ("misaligned", "missing") for row in rows)
@@ -102,8 +102,7 @@ def _data(rows: Sequence[Row], verdict: Mapping[str, Any], details: Mapping[str,
         "rows": packed,
     }
     head["blamed"] = verdict["blamed_step"]
-    if first := verdict["first_divergence"]:
-        head["first"] = {name: first[name] for name in ("step", "module")}
+    head["first"] = {found["step"]: found["module"] for found in reversed(verdict["divergences"])}
     head["divergent"] = sorted({found["module"] for found in verdict["divergences"] if found["module"]})
     told: dict[str, Any] = {**head, "training": [], "pictures": [], "details": {}}
     size = len(_json(told))

@@ -52,6 +52,11 @@ def row(row: Row) -> dict[str, Any]:
     }
 
 
+def rows_of(result: Verdict) -> list[dict[str, Any]]:
+    """The lines of `rows.jsonl`."""
+    return [row(one) for one in result.rows]
+
+
 def _step(step: StepVerdict) -> dict[str, Any]:
     worst = step.worst
     return {
@@ -84,7 +89,7 @@ def write(result: Verdict, out: Path, details: Mapping[str, Any] | None = None) 
 
     `details` are what the recordings add to `report.html`, see `align.report.details`.
     """
-    told, rows = verdict(result), [row(r) for r in result.rows]
+    told, rows = verdict(result), rows_of(result)
     _replaced(out / "rows.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
     write_reports(told, rows, out, details)
     write_json(out / "verdict.json", told)

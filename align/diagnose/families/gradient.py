@@ -20,6 +20,7 @@ def propose(evidence: Evidence) -> Iterator[Hypothesis]:
             f"not trainable in the port: {', '.join(frozen)}",
             treatment=Treatment(evidence.module, attached="parameters"),
             change="leave them trainable",
+            line=evidence.constructor,
         )
     cuts = ", ".join(dict.fromkeys(_cuts(evidence)))
     # A no_grad or a stop_gradient is no operation that a trace could show.

@@ -134,7 +134,7 @@ def _wrong(evidence: ModuleEvidence, wrong: Named, right: Named, made: np.ndarra
 def _is_left_out(evidence: ModuleEvidence, wrong: np.ndarray, right: np.ndarray) -> bool:
     """Whether the call that the port never makes would have made the one of the other."""
     missed = evidence.finding.uncalled if evidence.finding else None
-    given, made = (evidence.replays["torch"].get(f"{missed}/{what}") for what in ("in", "out"))
+    given, made = (evidence.replays.get("torch", {}).get(f"{missed}/{what}") for what in ("in", "out"))
     return given is not None and made is not None and equal(given, wrong) and equal(made, right)
 
 

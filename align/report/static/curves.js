@@ -87,6 +87,8 @@ function marked(plot, { at, text }) {
   ctx.font = `${11 * scale}px system-ui, sans-serif`;
   const width = Math.min(ctx.measureText(text).width, bbox.width);
   const from = Math.min(Math.max(x - width / 2, bbox.left), bbox.left + bbox.width - width);
+  ctx.textAlign = "left";
+  ctx.textBaseline = "alphabetic";
   ctx.fillText(text, from, bbox.top - 5 * scale, width);
   ctx.restore();
 }
@@ -106,13 +108,13 @@ function depthRows({ steps, prefix }) {
 }
 
 function firstDivergence(found) {
-  const told = packed.first;
+  const module = packed.first[found[0].step];
   let at = -1;
-  if (told && told.module && told.step === found[0].step) {
-    const own = new RegExp(`^activation(?:_grad)?/${told.module.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?:#\\d+)?/`);
+  if (module) {
+    const own = new RegExp(`^activation(?:_grad)?/${module.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?:#\\d+)?/`);
     at = found.findIndex((row) => own.test(row.name) && row.red);
     if (at < 0) at = found.findIndex((row) => own.test(row.name));
-    if (at >= 0) return { at, text: `first divergence: ${told.module}` };
+    if (at >= 0) return { at, text: `first divergence: ${module}` };
   }
   at = found.findIndex((row) => row.red);
   return at < 0 ? undefined : { at, text: `first red: ${found[at].name.split("/")[1]}` };

@@ -90,7 +90,7 @@ function branch(node, depth) {
   mark.style.background = paint(node.worst);
   const label = node.name === ROOT ? ROOT : node.name.slice(node.name.lastIndexOf(".") + 1);
   const link = element("a", label, { href: `#module=${encodeURIComponent(node.name)}`, title: node.name });
-  const told = node.red ? `${node.red} red of ${node.count}, worst ${digits(node.worst)} of its limit` : `${node.count} rows, worst ${digits(node.worst)}`;
+  const told = node.red ? `${node.red} red of ${node.count}, worst ${digits(node.worst)} of its limit` : `${node.count} row${node.count === 1 ? "" : "s"}, worst ${digits(node.worst)}`;
   line.append(mark, link);
   if (packed.divergent.includes(node.name)) line.append(element("span", "differs itself", { class: "own" }));
   line.append(element("small", told, { class: node.red ? "red" : "" }));
@@ -116,7 +116,8 @@ function showTree() {
   const choice = document.getElementById("tree-step");
   const steps = new Set(rows.filter((row) => row.module !== null).map((row) => row.step));
   for (const step of steps) choice.append(element("option", step, { value: step }));
-  if (steps.has(packed.blamed)) choice.value = packed.blamed;
+  const red = rows.find((row) => row.red && row.module !== null);
+  choice.value = steps.has(packed.blamed) ? packed.blamed : (red?.step ?? "");
   const show = () => document.getElementById("tree").replaceChildren(branch(buildTree(choice.value), 0));
   choice.addEventListener("change", show);
   show();

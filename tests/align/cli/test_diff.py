@@ -51,7 +51,8 @@ class TestRecordings:
         assert code == 0
         assert told == before == json.loads((tmp_path / "new/verdict.json").read_text())
         assert (tmp_path / "new/rows.jsonl").read_bytes() == (out / "rows.jsonl").read_bytes()
-        assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["rows.jsonl", "verdict.json"]
+        written = ["junit.xml", "report.html", "rows.jsonl", "summary.md", "verdict.json"]
+        assert sorted(path.name for path in (tmp_path / "new").iterdir()) == written
 
     def test_of_two_folders(self, diff, apart):
         code, printed, _ = diff(*apart, "--json")

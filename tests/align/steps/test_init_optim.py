@@ -161,7 +161,7 @@ BUGS = [
     ),
     Mutant("resumed-one-late", "optim", OPTIM, "self.step(iteration)", "self.step(iteration + 1)"),
     Mutant("twice-the-rate", "optim", PIT, BIAS, '"bias_attr": paddle.ParamAttr(None, uniform, learning_rate=2.0)}'),
-    Mutant("another-recipe", "optim", RECIPE, "type=float, default=0.05)", "type=float, default=0.3)"),
+    Mutant("another-recipe", "optim", RECIPE, "type=float, default=0.05, help", "type=float, default=0.3, help"),
 ]
 
 

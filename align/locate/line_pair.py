@@ -1,0 +1,87 @@
+"""Both sides' line traces of one step, and what of one belongs to what of the other."""
+
+import difflib
+import linecache
+from dataclasses import dataclass
+
+from align.locate.line_side import Side
+from align.locate.recognise import reordered, same
+from align.record.line_trace import LineTrace
+
+
+@dataclass(frozen=True)
+class Blame:
+    """An event of the port, why it is blamed, and its counterpart in the reference if one is known."""
+
+    port: int
+    reference: int | None
+    why: str
+    loop: tuple[int, int | None] | None = None  # `For` nodes of both sides, where a loop is to blame
+    node: int | None = None  # where not the event's own
+
+
+ALIKE = 0.6  # difflib's word for a close match
+MISPLACED = "puts another tensor under this name"
+OTHER = "is another of the reference's values than there"
+NEW = "makes a value that the reference does not have"
+
+
+class Pair:
+    """`wrong` are the rows, in the order of the port, that the sides made differently."""
+
+    def __init__(self, port: LineTrace, reference: LineTrace) -> None:
+        self.port, self.reference = Side(port, reference), Side(reference, port)
+        self.wrong = [
+            name
+            for name, emission in self.port.emissions.items()
+            if name in self.reference.emissions and not same(emission.print, self.reference.emissions[name].print)
+        ]
+
+    def is_given(self, number: int) -> bool:
+        """Whether an event only loads what comes from elsewhere."""
+        return not self.port.trace.events[number].inputs and self.port.role(number)[1] == "Name"
+
+    def alike(self, here: int, there: int | None) -> bool:
+        return there is not None and self.port.role(here) == self.reference.role(there)
+
+    def twin(self, here: int) -> int | None:
+        """The event of the reference that does the same in the function of the same name, with a result of its own."""
+        return next((n for n in self.reference.of_role(self.port.role(here)) if not self.reference.matched[n]), None)
+
+    def twin_or_nearest(self, number: int) -> int | None:
+        twin = self.twin(number)
+        return self.nearest(number) if twin is None else twin
+
+    def nearest(self, number: int) -> int | None:
+        """The event of the reference in the function of the same name whose line reads most like this one's."""
+        event = self.port.trace.events[number]
+        node = self.port.trace.nodes[event.node]
+        return self.nearest_line(node.function, code_of(node.file, node.line, node.end_line))
+
+    def nearest_line(self, function: str, code: str) -> int | None:
+        """None where neither a function has this name nor a line reads like this."""
+        best: tuple[float, int] = (0.0, -1)
+        nodes = self.reference.trace.nodes
+        seen: set[int] = set()
+        for number, event in enumerate(self.reference.trace.events):
+            if event.node in seen:
+                continue
+            seen.add(event.node)
+            node = nodes[event.node]
+            if node.file in self.reference.trace.own:
+                text = code_of(node.file, node.line, node.end_line)
+                likeness = difflib.SequenceMatcher(None, code, text).ratio() + (node.function == function)
+                best = max(best, (likeness, number))
+        return best[1] if best[0] > ALIKE else None
+
+    def differ(self, mine: int, other: int) -> bool:
+        first, second = self.port.trace.events[mine].print, self.reference.trace.events[other].print
+        return first is not None and second is not None and not same(first, second) and not reordered(first, second)
+
+    def told_otherwise(self, mine: int, other: int) -> bool:
+        first, second = self.port.trace.events[mine], self.reference.trace.events[other]
+        return first.kind == second.kind == "flag" and first.value != second.value
+
+
+def code_of(file: str, line: int, end_line: int) -> str:
+    return "\n".join(linecache.getline(file, n).rstrip() for n in range(line, end_line + 1)).strip()

@@ -1,0 +1,82 @@
+"""Names that both sides share: variables of like functions that hold other values, loops that end early."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from align.locate.line_pair import OTHER, Blame, Pair
+from align.locate.line_side import Side
+from align.locate.recognise import same
+from align.record.line_trace import Bound, LineTrace
+
+
+class Variables(Pair):
+    """Tells what the values alone cannot: they are the reference's, but not in this place."""
+
+    def __init__(self, port: LineTrace, reference: LineTrace) -> None:
+        super().__init__(port, reference)
+        self._bound = self._bindings(self.port), self._bindings(self.reference)
+
+    def bound_otherwise(self, way: Collection[int]) -> Blame | None:
+        """The first variable, in functions that both sides have, that holds another of the reference's values.
+
+        Only of the events on the way, and only where the value itself could not tell.
+        """
+        ours, theirs = self._bound
+        events, nodes = self.port.trace.events, self.port.trace.nodes
+        best: tuple[int, Blame] | None = None
+        for key, bound in ours.items():
+            others = theirs.get(key, [])
+            if len(bound) != len(others) and not (self.port.trace.raised and len(bound) < len(others)):
+                continue
+            for (order, mine), (_, other) in zip(bound, others, strict=False):
+                if mine.event not in way or not self.port.matched[mine.event] or (best and order > best[0]):
+                    continue
+                given = nodes[events[mine.event].node].op == "Name"  # the harness's, or from elsewhere
+                if self.differ(mine.event, other.event) and not (given and mine.node is None):
+                    inner = (mine.event, other.event) if given else self._inside(mine.event, other.event)
+                    best = order, Blame(*inner, OTHER, node=mine.node if given else None)
+        return best and best[1]
+
+    def _inside(self, mine: int, other: int) -> tuple[int, int]:
+        """Of two expressions that are put together alike, the innermost parts that differ."""
+        ours, theirs = self.port.trace.events, self.reference.trace.events
+        while self.port.role(mine) == self.reference.role(other):
+            pairs = list(zip(ours[mine].inputs, theirs[other].inputs, strict=False))
+            unequal = [(a, b) for a, b in pairs if self.differ(a, b) or self.told_otherwise(a, b)]
+            if len(ours[mine].inputs) != len(theirs[other].inputs) or not unequal:
+                break
+            mine, other = unequal[0]
+        return mine, other
+
+    def _bindings(self, side: Side) -> dict[tuple[str, str, str], list[tuple[int, Bound]]]:
+        found: dict[tuple[str, str, str], list[tuple[int, Bound]]] = {}
+        for order, bound in enumerate(side.trace.bindings):
+            if bound.file in side.trace.own:
+                found.setdefault((Path(bound.file).name, bound.function, bound.name), []).append((order, bound))
+        return found
+
+    def stopped_short(self, here: int, there: int | None) -> Blame | None:
+        """The head of a loop, if the blamed event reads what the reference's loop had in an earlier round."""
+        if there is None:
+            return None
+        port, reference = self.port.trace, self.reference.trace
+        read = [reference.events[n] for n in reference.events[there].inputs]
+        for number in port.events[here].inputs:
+            mine = port.events[number]
+            if mine.print is None or any(same(mine.print, event.print) for event in read):
+                continue
+            for event in read:
+                earlier = [e for e in reference.events if e.node == event.node and same(e.print, mine.print)]
+                loops = self._unequal_loops(mine.node, event.node) if earlier and event is not earlier[-1] else None
+                if loops:
+                    return Blame(here, there, "follows from a loop that went round another number of times", loops)
+        return None
+
+    def _unequal_loops(self, ours: int, theirs: int) -> tuple[int, int | None] | None:
+        port, reference = self.port.trace, self.reference.trace
+        there = reference.nodes[theirs].loops
+        known = {count for loop in there for count in reference.rounds.get(str(loop), ())}
+        for depth, loop in enumerate(port.nodes[ours].loops):
+            if set(port.rounds.get(str(loop), ())) - known:
+                return (loop, there[depth]) if depth < len(there) else None
+        return None
