@@ -13,6 +13,7 @@ from align.cases import find
 from align.cli import gate, sides
 from align.compare import waivers
 from align.compare.runs import Runs, compare_runs
+from align.diagnose.rows import with_row_causes
 from align.errors import NothingCompared, UsageError
 from align.locate.search import divergences, replay_module
 from align.locate.trajectory import partings
@@ -71,7 +72,7 @@ def execute(args: argparse.Namespace) -> int:
             result = compare_runs(runs, exceptions, args.fixed, mapping=options.case.mapping)
             if not result and options.sides == SIDES and options.dtype != TWIN:
                 found = (*divergences(recorder, result), *partings(result, runs))
-                result = replace(result, divergences=found)
+                result = replace(result, divergences=with_row_causes(result, runs, found))
             for step in result.steps:
                 classic.write(recorder, step, {"torch": runs.reference, "paddle": runs.port}, reports)
         more = details(runs, json_report.rows_of(result))  # while the tensors are there

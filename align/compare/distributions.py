@@ -61,6 +61,13 @@ def judge_distributions(step: str, sources: Sources) -> list[Row]:
     return [_judged(row, samples, chance) for row in rows]
 
 
+def one_distribution(port: np.ndarray, reference: np.ndarray, chance: float = FAMILY / 4) -> bool:
+    """Whether two samples (n,) of one size could be of one distribution; false where so few could show nothing."""
+    pair = Pair(np.sort(port), np.sort(reference), chance)
+    judged = {name: test(pair)[0] for name, test in TESTS.items()}
+    return all(judged[name].holds and _could_fail(name, pair, judged[name]) for name in TESTS)
+
+
 def _judged(row: Row, samples: Mapping[str, tuple[np.ndarray, np.ndarray]], chance: float) -> Row:
     name, _, statistic = row.name.rpartition("/")
     if row.difference is None or name not in samples or not row.difference.nonfinite_equal:

@@ -59,6 +59,7 @@ class Hypothesis:
     wanted: np.ndarray | None = None
     treatment: Treatment | None = None
     fitted: int = 0
+    alike: bool = False  # `made` and `wanted` are samples: equal if the tests of `init` find one distribution
     change: str | None = None
     line: Where | None = None
     family: str = ""  # set by whoever asked it

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from align.compare.distributions import one_distribution
 from align.diagnose.cause import Cause, Hypothesis, Treatment
 from align.diagnose.evidence import Evidence
 from align.diagnose.families import families
@@ -95,7 +96,11 @@ def proven(evidence: Evidence, hypothesis: Hypothesis) -> Cause | None:
     made, wanted = hypothesis.made, hypothesis.wanted
     if made is None or wanted is None or made.size < SPARE * min(hypothesis.fitted, 1) + hypothesis.fitted:
         return None
-    return _cause(evidence, hypothesis, evidence.before(), own_error(made, wanted))
+    if hypothesis.alike:
+        after = 0.0 if one_distribution(made, wanted) else float("inf")
+    else:
+        after = own_error(made, wanted)
+    return _cause(evidence, hypothesis, evidence.before(), after)
 
 
 def _cause(evidence: Evidence, hypothesis: Hypothesis, before: float, after: float) -> Cause | None:

@@ -204,7 +204,7 @@ def made_by(values: Values, array: np.ndarray, modules: Collection[str] | None) 
             made = values.array(number)
             if made is None or made.shape != array.shape:
                 continue
-            if np.array_equal(made, array):
+            if np.array_equal(made, array, equal_nan=made.dtype.kind == "f"):
                 return operation
             if near is None and array.dtype.kind == made.dtype.kind == "f" and _same(made, array):
                 near = operation

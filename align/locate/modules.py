@@ -102,6 +102,8 @@ def _findings(
                 # The gradient of an output is made by the parent's code, that of an input by the module's own.
                 owner = label if what == "in" else parent or LOSS
                 yield Finding(owner, name, f"no gradient reaches {what}put of {label}", 1.0, True, label)
+            elif what == "out" and not gradient and label in calls:
+                yield Finding(label, name, "an output that it does not make", 1.0, False)
             continue
         error = own_error(port[name], reference[name])
         arrives = what == "in" and not gradient

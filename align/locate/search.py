@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from align import steps as step_modules
+from align.compare.runs import RAISED
 from align.compare.verdict import Verdict
 from align.diagnose.cause import Treatment
 from align.diagnose.modules import Look, with_causes
@@ -31,18 +32,21 @@ TRACED = 40  # wrong modules of which the operation is looked for: more is one b
 
 def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
     """Every independent difference of the red steps, in the order of dependence."""
-    found: list[Divergence] = []
+    answer: list[Divergence] = []
     seen: set[str] = set()
     for step in result.steps:
         if step or step.step not in (*step_modules.REPLAYABLE, *step_modules.LINED):
             continue
-        if step.step in step_modules.LINED:
-            found += lined(recorder, step.step, [row.name for row in step.rows if row.bad])
-            continue
-        # What is wrong in evaluation is wrong in training too, and is told once.
-        found += (new := [found_here for found_here in replayed(recorder, step.step) if found_here.module not in seen])
-        seen.update(found_here.module for found_here in new)
-    return found
+        bad, here = [row.name for row in step.rows if row.bad], []
+        if step.step in step_modules.REPLAYABLE and RAISED not in bad:
+            # What is wrong in evaluation is wrong in training too, and is told once.
+            for part in step_modules.replays(step.step):
+                here = here or [found for found in replayed(recorder, part) if found.module not in seen]
+            here = [replace(found, step=step.step) for found in here]
+            seen.update(divergence.module for divergence in here)
+        # Beside the modules there is the code of the step: what it calls them in, and what it does with the answer.
+        answer += here or lined(recorder, step.step, bad)
+    return answer
 
 
 def lined(recorder: Recorder, step: str, rows: Collection[str] | None = None) -> list[Divergence]:

@@ -15,6 +15,7 @@ from align.compare.runs import Runs, compare_runs
 from align.compare.verdict import StepVerdict, Verdict
 from align.compare.waivers import Exceptions
 from align.compare.waivers import read as read_exceptions
+from align.diagnose.rows import with_row_causes
 from align.errors import AlignError
 from align.locate.search import divergences
 from align.locate.trajectory import partings
@@ -132,7 +133,8 @@ class Runner:
             verdict = compare_runs(runs, read_exceptions(None, None), steps=steps)
             if verdict.verdict == "misaligned":
                 recorder.open_twins()
-                verdict = replace(verdict, divergences=(*divergences(recorder, verdict), *partings(verdict, runs)))
+                found = (*divergences(recorder, verdict), *partings(verdict, runs))
+                verdict = replace(verdict, divergences=with_row_causes(verdict, runs, found))
             return verdict
 
     def _torch(self) -> SideProcess:

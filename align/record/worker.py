@@ -177,7 +177,7 @@ class Worker:
         self.side.set_precision(state.dtype)
         name = f"{step}-{self.side.name}" + ("-treated" if treatments else "")
         with StoreWriter(path, name) as writer:
-            subject = steps.load(step).subject(self._context(state, state.dtype, writer))
+            subject = steps.subject(step, self._context(state, state.dtype, writer))
             modules = self.side.modules(subject.model)
             attached = {treatment["attached"] for treatment in treatments or () if treatment["attached"]}
             gradients = self.side.attached(subject.model, attached) if attached else nullcontext()
@@ -200,7 +200,7 @@ class Worker:
         state, path, name = self._runs[run], Path(folder), f"{step}-{self.side.name}-trace"
         self.side.set_precision(state.dtype)
         with StoreWriter(path, name) as writer:
-            subject = steps.load(step).subject(self._context(state, state.dtype, writer))
+            subject = steps.subject(step, self._context(state, state.dtype, writer))
             reference = Store(path, f"{step}-torch") if self.side.name == "paddle" else None
             with subject.randomness():
                 trace = replay.traced(self.side, subject, reference, writer, set(modules), pairs)

@@ -39,7 +39,7 @@ def pictures(rows: Sequence[Row], pair: Callable[[str, str], Pair]) -> list[dict
 
 def _is_image(array: np.ndarray) -> bool:
     """(H, W, C), (C, H, W) or a batch of the latter, of numbers that a picture can be made of."""
-    if array.dtype.kind not in "uif" or array.ndim not in (3, 4):
+    if array.dtype.kind not in "uif" or array.ndim not in (3, 4) or not array.size:
         return False
     return array.shape[-3] in CHANNELS or (array.ndim == 3 and array.shape[-1] in CHANNELS)
 
@@ -59,7 +59,7 @@ def _compared(reference: np.ndarray, port: np.ndarray) -> dict[str, Any]:
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(array.astype(np.float64))
+    return np.nan_to_num(array.astype(np.float64), posinf=0.0, neginf=0.0)
 
 
 def _channels_last(array: np.ndarray) -> np.ndarray:

@@ -41,3 +41,14 @@ class Step(Protocol):
 
 def load(name: str) -> Step:
     return importlib.import_module(f"align.steps.{name}")
+
+
+def replays(step: str) -> tuple[str, ...]:
+    """What of a step can be replayed, by the names that `subject` takes: `forward`, and `forward:training`."""
+    return (step, f"{step}:training") if step == "forward" else (step,)
+
+
+def subject(replay: str, context: Context) -> Subject:
+    """The model and inputs of a step, or of the part of it that is named after a colon."""
+    step, _, part = replay.partition(":")
+    return getattr(load(step), f"{part}_subject" if part else "subject")(context)

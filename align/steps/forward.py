@@ -8,6 +8,10 @@ def subject(context: Context) -> Subject:
     return Subject(context.model(), context.inputs(), reference_names=context.reference_names)
 
 
+def training_subject(context: Context) -> Subject:
+    return Subject(context.model(training=True), context.inputs(), reference_names=context.reference_names)
+
+
 def record(context: Context) -> None:
     model, inputs = context.model(), context.inputs()
     with context.side.no_gradient():
