@@ -155,7 +155,11 @@ def _cells(error: np.ndarray, axes: tuple[int, ...], greatest: float) -> dict[st
 def _histogram(finite: np.ndarray, size: int) -> dict[str, Any]:
     """Counts over equal bins of log10 of the error, `from` to `to`; what is zero or not finite is counted apart."""
     logarithms = np.log10(finite[finite > 0])
-    counts, edges = np.histogram(logarithms, BINS) if logarithms.size else (np.empty(0, int), np.zeros(2))
+    # Between errors that are all but equal there is no room for bins: then half a decade on either side.
+    low, high = (logarithms.min(), logarithms.max()) if logarithms.size else (0.0, 0.0)
+    room = 0.0 if high - low > 1e-3 else 0.5
+    counts, edges = np.histogram(logarithms, BINS, (low - room, high + room))
+    counts = counts if logarithms.size else counts[:0]
     return {
         "from": round(float(edges[0]), 3),
         "to": round(float(edges[-1]), 3),

@@ -99,3 +99,11 @@ def test_channels_first_batches_and_unlike_shapes():
 def test_what_is_no_image_is_not_shown():
     assert pictures([row("mixup/0/targets")], lambda *_: (np.zeros((16, 10)), np.ones((16, 10)))) == []
     assert pictures([row("a/resized")], lambda *_: (None, np.zeros((8, 8, 3)))) == []
+
+
+@pytest.mark.parametrize("step", [0.0, 1e-16, 1e-13])
+def test_errors_that_are_all_but_equal(step):
+    reference = np.zeros(6)
+    port = 0.5 * (1 + step * np.arange(6))
+    found = error_map(port, reference)["histogram"]
+    assert (sum(found["counts"]), len(found["counts"]), found["zero"]) == (6, BINS, 0)
