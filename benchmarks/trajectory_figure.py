@@ -1,6 +1,6 @@
-"""The trajectory figure of docs/training.md: `python benchmarks/trajectory_figure.py DIR [CASE]` (extra `bench`).
+"""The figure of docs/training.md: `python benchmarks/trajectory_figure.py DIR WRONG [CASE]` (needs the extra `bench`).
 
-DIR holds the recordings of `align run train_align` (`log_reprod` by default).
+DIR and WRONG hold the recordings of `align run train_align`, of the port as it is and of one with a bug.
 """
 
 import sys
@@ -16,32 +16,36 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from align.compare.judge import FACTOR
 from align.compare.runs import Runs
-from align.locate.trajectory import envelopes
+from align.locate.trajectory import envelopes, parting
 from align.record import manifest
 from align.record.manifest import Recording
 
 FIGURE = Path(__file__).resolve().parent.parent / "docs" / "img" / "trajectory.svg"
 
 
-def main(out: str = "log_reprod", case: str = "pit_ti") -> None:
+def runs(out: str, case: str) -> Runs:
     folder = Path(out) / "recordings" / case
     names = (f"{side}-cpu-{dtype}" for dtype in ("float32", "float64") for side in ("torch", "paddle"))
     found = [manifest.latest(folder, name) for name in names]
-    assert all(found), f"{folder}: record train_align first"
-    distances = envelopes(Runs(*(Recording(path) for path in found if path)))
-    figure, axes = pyplot.subplots(figsize=(8, 4))
-    for index, (distance, allowed) in enumerate(distances.values()):
-        updates = np.arange(1, len(distance) + 1)
-        label = {"label": "port against reference, float64"} if not index else {}
-        axes.plot(updates, np.maximum(distance, 1e-19), color="tab:blue", alpha=0.35, linewidth=0.8, **label)
-        label = {"label": f"limit: {FACTOR:.0f} x rounding of the reference"} if not index else {}
-        axes.plot(updates, FACTOR * allowed, color="tab:orange", alpha=0.25, linewidth=0.8, **label)
-    axes.set(
-        yscale="log", xlabel="update", ylabel="rms distance of a parameter", title=f"{case}: each line a parameter"
-    )
-    axes.legend(loc="lower right")
+    if not all(found):
+        raise SystemExit(f"{folder}: record it first with `align run train_align --case {case} --out {out}`")
+    return Runs(*(Recording(path) for path in found if path))
+
+
+def main(clean: str, wrong: str, case: str = "pit_ti") -> None:
+    figure, axes = pyplot.subplots(figsize=(8, 3.6))
+    for out, colour, label in ((wrong, "tab:red", "wrong port"), (clean, "tab:blue", "correct port")):
+        found = envelopes(runs(out, case))
+        ratios = np.array([distance / allowed for distance, allowed in found.values()])  # (parameters, updates)
+        updates = np.arange(1, ratios.shape[1] + 1)
+        low, middle, high = np.quantile(np.maximum(ratios, 1e-2), (0, 0.5, 1), axis=0)
+        axes.fill_between(updates, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(updates, middle, color=colour, label=f"{label}: median and range of {len(ratios)} parameters")
+        print(f"{label}: at most {ratios.max():.3g}, {parting(found)}")
+    axes.axhline(FACTOR, color="black", linestyle="--", linewidth=0.8, label=f"limit: {FACTOR:.0f}")
+    axes.set(yscale="log", xlabel="update", ylabel="distance / rounding", title=f"{case}, float64")
+    axes.legend(loc="upper left", fontsize=8)
     figure.tight_layout()
-    FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE)
 
 

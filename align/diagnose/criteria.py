@@ -120,9 +120,7 @@ def criteria(given: Given) -> dict[str, Criterion]:
         "uniform": Term(lambda x, _: -log_softmax(x).mean(-1), s / n),
     }
     base = {name: replace(term, weight=term.weight * (1 - a)) for name, term in smooth.items()}
-    kl = Term(
-        lambda _, x: divergence(log_softmax(x / given.tau), teacher), a * given.tau**2 / (n * given.classes)
-    )
+    kl = Term(lambda _, x: divergence(log_softmax(x / given.tau), teacher), a * given.tau**2 / (n * given.classes))
     hard = Term(lambda _, x: label(log_softmax(x), decided), a / n)
     table: dict[str, Mapping[str, Term]] = {
         "cross_entropy": {"label": Term(smooth["label"].function, 1 / n)},

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-ROUNDS = 24  # Gauss-Newton steps at most
-TRIALS = (1.0, 0.5, 2.0, 0.1, 10.0)  # times the expected number: where a search starts
+ROUNDS = 16  # Gauss-Newton steps at most
+TRIALS = (1.0, 0.2, 5.0)  # times the expected number: where a search starts
 SETTLED = 1e-14  # relative change that ends one
 
 
@@ -39,3 +39,9 @@ def _from(formula: Callable[[float], np.ndarray], wanted: np.ndarray, start: flo
         if abs(move) <= SETTLED * max(1.0, abs(at)):
             break
     return float(np.exp(best[1])) if best[0] < 1e-9 else None
+
+
+def short(value: float) -> float:
+    """A fitted number as it may have been written: with at most six digits, if that is as near as float32 tells."""
+    rounded = float(f"{value:.6g}")
+    return rounded if abs(rounded - value) <= 2.0**-24 * abs(value) else value

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from align.case import Case, from_json
 from align.compare.runs import RAISED, Runs
 from align.compare.verdict import StepVerdict, Verdict
 from align.diagnose.cause import Cause
@@ -16,7 +17,7 @@ from align.diagnose.evidence import Evidence
 from align.diagnose.prove import diagnose
 from align.errors import AlignError
 from align.locate.divergence import Divergence
-from align.plan import open_plan
+from align.plan import Plan, open_plan
 from align.record.manifest import Recording
 from align.steps import LINED, STATISTICAL
 
@@ -32,6 +33,7 @@ class Recorded:
     port: Mapping[str, np.ndarray]
     reference: Mapping[str, np.ndarray]
     plan: Mapping[str, np.ndarray] = field(default_factory=dict)  # its tensors, by name: what both sides were fed
+    case: Case | None = None  # that the plan was made for
     steps: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)  # the reference's, in the working type
 
 
@@ -57,16 +59,18 @@ def recorded(runs: Runs, step: str) -> Recorded | None:
     pairs = ((runs.port_twin, runs.reference_twin), (runs.port, runs.reference))
     for port, reference in pairs:
         if port and reference and step in port.manifest.steps and step in reference.manifest.steps:
-            return Recorded(step, port.step(step), reference.step(step), _plan(runs.reference), _Steps(runs.reference))
+            plan, steps = _plan(runs.reference), _Steps(runs.reference)
+            tensors, case = (plan.tensors, from_json(plan.description["case"])) if plan else ({}, None)
+            return Recorded(step, port.step(step), reference.step(step), tensors, case, steps)
     return None
 
 
-def _plan(recording: Recording) -> Mapping[str, np.ndarray]:
-    """The plan's tensors; none where the recording was copied without its plan."""
+def _plan(recording: Recording) -> Plan | None:
+    """None where the recording was copied without its plan."""
     try:
-        return open_plan(recording.folder.parent / f"plan-{recording.manifest.plan}").tensors
+        return open_plan(recording.folder.parent / f"plan-{recording.manifest.plan}")
     except AlignError:
-        return {}
+        return None
 
 
 class _Steps(Mapping[str, Mapping[str, np.ndarray]]):
@@ -105,24 +109,32 @@ def with_row_causes(result: Verdict, runs: Runs, divergences: Sequence[Divergenc
 
 def _caused(step: StepVerdict, runs: Runs, here: Sequence[Divergence]) -> list[Divergence]:
     """A cause explains the rows that the divergence was found by, or, where none was found, the step's first ones."""
-    if any(divergence.module for divergence in here):
+    if any(divergence.module and divergence.port for divergence in here):
         return list(here)  # modules that are wrong have their own evidence
     found = recorded(runs, step.step)
     failing = [row.name for row in step.failing]
     if found is None or not failing:
         return list(here)
-    if not here:
-        cause, row = _cause(found, step, failing[0], "")
-        what = f"{row} differs"
-        return [Divergence(step.step, "", what, float("inf"), None, None, cause.as_json())] if cause else []
+    # A row that the port has not has no line: the lines there are those of what is made later.
+    first = [divergence for divergence in here if divergence.port and failing[0] in _named(divergence, failing)]
     answer = []
+    if not any(divergence.port for divergence in here) or (failing[0] not in found.port and not first):
+        cause, row = _cause(found, step, failing[0], "")
+        what = f"{row} differs" if row in found.port else f"{row} is missing"
+        if cause:
+            answer.append(Divergence(step.step, "", what, float("inf"), None, None, cause.as_json()))
     for divergence in here:
-        named = [name for name in failing if divergence.what.startswith((f"{name} ", f"{name}:"))]
+        named = _named(divergence, failing) if divergence.port else []
         if divergence.cause is None and named:
             cause, _ = _cause(found, step, max(named, key=len), divergence.port.code if divergence.port else "")
             divergence = replace(divergence, cause=cause.as_json()) if cause else divergence
         answer.append(divergence)
     return answer
+
+
+def _named(divergence: Divergence, rows: Iterable[str]) -> list[str]:
+    """The rows that a divergence may have been found by: one name may begin with another."""
+    return [name for name in rows if divergence.what.startswith((f"{name} ", f"{name}:"))]
 
 
 def _cause(found: Recorded, step: StepVerdict, first: str, code: str) -> tuple[Cause | None, str]:

@@ -217,7 +217,7 @@ class Worker:
         trace = line_step.traced(
             self.side,
             state.case.package(self.side.name),
-            steps.load(step).record,
+            getattr(steps.load(step), "traced", steps.load(step).record),
             lambda: self._context(state, state.dtype, line_step.Deaf(), kind=line_step.LineContext),
         )
         trace.write(Path(folder) / f"{step}-{self.side.name}-lines.json")

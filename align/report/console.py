@@ -148,7 +148,7 @@ def _print_divergence(console: Console, number: int, divergence: Divergence, cas
         console.print(f"   cause     {escape(told)}", soft_wrap=True, highlight=False)
     if seen:
         console.print(f"   float64   {escape(seen)}", soft_wrap=True, highlight=False)
-    if not divergence.module:
+    if not (divergence.module and divergence.port):
         return
     again = f"align run {divergence.step} --case {case} --replay {shlex.quote(divergence.module)}"
     console.print(f"   alone     {again}", soft_wrap=True, highlight=False, style="dim")

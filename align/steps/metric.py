@@ -6,6 +6,7 @@ from align.record.context import Context
 
 # With these ranks of their label, the samples give a top-1 and a top-5 that differ and are neither 0 nor 1.
 RANKS = (0, 3, 7, 0, 2, 9)
+BATCH = 16
 
 
 def labels_at_ranks(logits: np.ndarray) -> np.ndarray:
@@ -22,7 +23,8 @@ def record(context: Context) -> None:
     context.emit("acc5", np.float64(acc5), "metric", headline=True)
     table, target = context.plan.tensors["metric/logits"], context.plan.tensors["metric/target"]
     batches = [
-        (side.from_numpy(table[i : i + 16]), side.from_numpy(target[i : i + 16])) for i in range(0, len(table), 16)
+        (side.from_numpy(table[i : i + BATCH]), side.from_numpy(target[i : i + BATCH]))
+        for i in range(0, len(table), BATCH)
     ]
     result = train.evaluate(side.as_model(lambda logits: logits), batches)
     for name in ("acc1", "acc5", "samples"):

@@ -7,12 +7,13 @@ scenario in front. The parameters of the other scenarios are few, see `roles`.
 
 import importlib.util
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from align.case import Case
 from align.plan.gradients import SETS
 from align.record.context import Context, resolve
 
@@ -51,9 +52,8 @@ class Scenario:
     everything: bool = False
 
 
-def scenarios(context: Context) -> dict[str, Scenario]:
+def scenarios(case: Case) -> dict[str, Scenario]:
     """By name. In the small ones, 0.1 of a decayed parameter goes with each update (lr * weight_decay)."""
-    case = context.case
     large = {"lr": 0.002, "weight_decay": 50.0}
     momentum = {"name": "momentum", "momentum": 0.9, **large}
     rates = {"lr": 0.002, "iterations": 8, "warmup_iterations": 3, "warmup_lr": 2e-4, "min_lr": 4e-4}
@@ -69,13 +69,13 @@ def scenarios(context: Context) -> dict[str, Scenario]:
         "resumed": Scenario({"name": "adamw", **large}, rates, resumed=5, updates=(10,)),
         "resumed_momentum": Scenario(momentum, rates, resumed=5, updates=(10,)),
     }
-    recipe = _schedule(context)
+    recipe = schedule_of(case)
     long = {**recipe, "iterations": LONG, "warmup_iterations": LONG // 20}
     return {**table, "long": Scenario(case.optimizer, long, updates=(LONG,))}
 
 
 def record(context: Context) -> None:
-    table = scenarios(context)
+    table = scenarios(context.case)
     for done, (name, scenario) in enumerate(table.items(), 1):
         _run(context, f"{name}/" if name else "", scenario)
         context.progress(done, len(table) + 1)
@@ -83,37 +83,41 @@ def record(context: Context) -> None:
     _defaults(context)
 
 
-def roles(context: Context) -> dict[str, str]:
+def roles(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """What gradient each parameter of the small scenarios is given; one that is not named has none.
 
     Of each kind of parameter, by its last name and number of axes, the smallest few: decayed and exempt ones in every
     role. `unused` ones have no gradient either, but are recorded, because they must not change.
     """
     kinds: dict[tuple[str, int], list[str]] = {}
-    shapes = {name: entry.shape for name, entry in _planned(context, "optim/parameter/")}
     for name in sorted(shapes, key=lambda name: np.prod(shapes[name])):
         kinds.setdefault((name.rpartition(".")[2], len(shapes[name])), []).append(name)
     chosen = {name: role for names in kinds.values() for name, role in zip(names, ROLES, strict=False)}
     return {name: chosen[name] for name in shapes if name in chosen}
 
 
-def _planned(context: Context, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, entry in context.plan.tensors.entries.items():
-        if name.startswith(prefix):
-            yield name.removeprefix(prefix), entry
+def shapes_of(plan: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """Of every parameter, from the tensors of a plan."""
+    prefix = "optim/parameter/"
+    return {name.removeprefix(prefix): plan[name].shape for name in plan if name.startswith(prefix)}
 
 
-def _gradients(context: Context, scenario: Scenario) -> list[dict[str, np.ndarray]]:
-    """The scenario's gradients of `SETS` iterations, by the reference's names; roles are powers of two, thus exact."""
-    given = roles(context)
+def gradients(
+    scenario: Scenario, shapes: Mapping[str, Sequence[int]], array: Callable[[str], np.ndarray]
+) -> list[dict[str, np.ndarray]]:
+    """The scenario's gradients of `SETS` iterations, by the reference's names; roles are powers of two, thus exact.
+
+    `array` gives a tensor of the plan by its name.
+    """
+    given = roles(shapes)
     sets = []
     for i in range(SETS):
         if scenario.everything:
-            sets.append(context.arrays(f"optim/gradient/{i}/"))
+            sets.append({name: array(f"optim/gradient/{i}/{name}") for name in shapes})
             continue
-        arrays = {name: context.array(f"optim/gradient/{i}/{name}") for name in given}
+        arrays = {name: array(f"optim/gradient/{i}/{name}") for name in given}
         if scenario.mixed:
-            arrays = {name: _in_role(array, given[name]) for name, array in arrays.items() if given[name] != "unused"}
+            arrays = {name: _in_role(values, given[name]) for name, values in arrays.items() if given[name] != "unused"}
         sets.append(arrays)
     return sets
 
@@ -146,7 +150,7 @@ class _Trained:
         self.parameters = dict(self.model.named_parameters())
         self.gradients = [
             side.like_parameters(self.model, {own: given[name] for own, name in self.names.items() if name in given})
-            for given in _gradients(context, scenario)
+            for given in gradients(scenario, shapes_of(context.plan.tensors), context.array)
         ]
         self.optimizer = optim.build_optimizer(self.model, **{"betas": BETAS, **context.scalars(scenario.optimizer)})
         self.schedule: Any = None
@@ -212,7 +216,7 @@ def _run(context: Context, prefix: str, scenario: Scenario) -> None:
 
 def _emit(context: Context, prefix: str, trained: _Trained, updates: int) -> None:
     """Parameters and the optimizer's state, by the reference's names."""
-    wanted = None if trained.scenario.everything else roles(context)
+    wanted = None if trained.scenario.everything else roles(shapes_of(context.plan.tensors))
     slots: dict[str, dict[str, tuple[str, np.ndarray]]] = {}
     for own, (_, array) in context.side.state(trained.model).items():
         if own in trained.names:
@@ -227,9 +231,17 @@ def _emit(context: Context, prefix: str, trained: _Trained, updates: int) -> Non
                 context.emit(f"{prefix}{name}/{slot}/{updates}", array, kind, headline=not prefix)
 
 
-def _schedule(context: Context) -> dict[str, Any]:
+def schedules(case: Case) -> dict[str, dict[str, Any]]:
+    """Arguments of every schedule of which the rates are recorded, by name."""
+    table = {"recipe": schedule_of(case)}
+    for name, (peak, iterations, warmup) in SCHEDULES.items():
+        table[name] = {"lr": peak, "iterations": iterations, "warmup_iterations": warmup}
+    return table
+
+
+def schedule_of(case: Case) -> dict[str, Any]:
     """The schedule of the case's training, or of a short one."""
-    recipe = context.case.training
+    recipe = case.training
     if recipe is None:
         return {"lr": 5e-4, "iterations": 100, "warmup_iterations": 10, "warmup_lr": 1e-6, "min_lr": 1e-5}
     fields = ("iterations", "warmup_iterations", "warmup_lr", "min_lr")
@@ -239,9 +251,7 @@ def _schedule(context: Context) -> dict[str, Any]:
 def _learning_rates(context: Context) -> None:
     """The rate before every update and some after the schedule's end: run through, and resumed half-way."""
     optim = context.package("optim")
-    table = {"recipe": _schedule(context)}
-    for name, (peak, iterations, warmup) in SCHEDULES.items():
-        table[name] = {"lr": peak, "iterations": iterations, "warmup_iterations": warmup}
+    table = schedules(context.case)
     model = _Trained(context, Scenario({"name": "sgd"}), context.arrays("optim/parameter/")).model
 
     def schedule(recipe: Mapping[str, Any]) -> Any:

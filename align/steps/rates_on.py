@@ -5,6 +5,7 @@ package's `fit`, with its `evaluate` between, where nothing may be drawn; and ea
 framework's own generator.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from align.errors import UsageError
 from align.record.context import Context
 from align.record.masks import dropping
 from align.record.randomness import Tape
+from align.record.sketch import sketch
 from align.record.subject import Subject
 from align.steps.bp_align import iteration
 from align.steps.recipe import classification, optimizer_and_schedule, recipe_of, training_model
@@ -35,7 +37,7 @@ def record(context: Context) -> None:
     tape, model = _one_pass(context)
     if not context.perturbed:
         _own_generator(context, model, tape)
-    _updates(context)
+    updates(context)
 
 
 def _one_pass(context: Context) -> tuple[Tape, Any]:
@@ -73,12 +75,26 @@ def _own_generator(context: Context, model: Any, tape: Tape) -> None:
         context.emit(f"natural/{name}/varies", np.array(found.varies, np.int64), "statistic")
 
 
-def _updates(context: Context) -> None:
+def updates(context: Context) -> None:
     """The loop's own part: modes, accumulation, clipping, clearing, the moving average."""
     if context.case.training is None:
         return
     side, train = context.side, context.package("train")
     model, batches, losses = training_model(context, context.case.rates), _batches(context), []
+    paths: dict[str, list[np.ndarray]] = {"param": [], "ema": []}  # after each update
+    parts: list[float] = []  # what the criterion gave, micro-batch by micro-batch
+    criterion = classification(context)
+
+    def measured(*arguments: Any) -> Any:
+        loss = criterion(*arguments)
+        parts.append(float(side.to_numpy(loss)))
+        return loss
+
+    def on_iteration(_: int, told: Mapping[str, float]) -> None:
+        losses.append(told["loss"])
+        for what, of in (("param", model), ("ema", ema.module)):
+            paths[what].append(np.concatenate([sketch(name, array) for name, (_, array) in side.state(of).items()]))
+
     optimizer, schedule = optimizer_and_schedule(context, model)
     ema = context.package("ema").build_ema(model, decay=DECAY)
 
@@ -87,13 +103,13 @@ def _updates(context: Context) -> None:
             train.fit(
                 model,
                 some,
-                classification(context),
+                measured,
                 optimizer,
                 schedule,
                 clip_norm=context.scalar(CLIP_NORM),
                 accumulation=ACCUMULATION,
                 ema=ema,
-                on_iteration=lambda _, record: losses.append(record["loss"]),
+                on_iteration=on_iteration,
             )
         return tape
 
@@ -114,6 +130,9 @@ def _updates(context: Context) -> None:
     for name, count in counts.items():
         context.emit(f"loop/{name}", np.int64(count), "statistic")
     context.emit("loop/loss", np.array(losses), "curve")
+    context.emit("loop/micro_loss", np.array(parts), "curve")
+    for what, path in paths.items():
+        context.emit(f"loop/path/{what}", np.array(path), "curve")
     context.emit("loop/evaluated_loss", np.float64(evaluated["loss"]), "curve")
     for what, state in (("param", after), ("ema", side.state(ema.module))):
         for name, (kind, array) in state.items():

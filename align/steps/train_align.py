@@ -19,6 +19,11 @@ def subject(context: Context) -> Subject:
     return rates_on.subject(context)
 
 
+def traced(context: Context) -> None:
+    """What stands for the step where its source lines are traced: the loop's few updates hold all that it does."""
+    rates_on.updates(context)
+
+
 def record(context: Context) -> None:
     side, recipe = context.side, recipe_of(context)
     if context.case.rates:

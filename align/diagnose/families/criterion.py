@@ -7,9 +7,19 @@ from functools import partial
 import numpy as np
 
 from align.diagnose.cause import Hypothesis
-from align.diagnose.criteria import Criterion, Function, Given, criteria, divergence, label, log_softmax, softmax
+from align.diagnose.criteria import (
+    Criterion,
+    Function,
+    Given,
+    criteria,
+    divergence,
+    label,
+    log_softmax,
+    measured,
+    softmax,
+)
 from align.diagnose.evidence import Evidence
-from align.diagnose.fitting import solved
+from align.diagnose.fitting import short, solved
 from align.diagnose.numbers import NEAR, recognise, told
 from align.diagnose.rows import Recorded, RowEvidence
 from align.locate.modules import LIMIT, own_error
@@ -41,7 +51,7 @@ def propose(evidence: Evidence) -> Iterator[Hypothesis]:
     case = _case(evidence.rows, evidence.name.partition("/")[0])
     if case is None:
         return
-    yield from _weighted(case)
+    yield from _weighted(case, evidence.code)
     yield from _of_gradient(case)
     for name, text, change, made in _otherwise(case):
         yield case.hypothesis(name, text, made.vector(), change=change)
@@ -50,11 +60,11 @@ def propose(evidence: Evidence) -> Iterator[Hypothesis]:
 
 def given(rows: Recorded, exact: bool) -> Given:
     """The plan's part; in float64 runs the recipe's numbers are what float32 holds."""
-    arrays = [np.asarray(rows.plan[f"loss/{name}"]) for name in ("logits", "logits_kd", "teacher")]
-    labels = [np.asarray(rows.plan[f"loss/{name}"]) for name in ("target", "target_ignored")]
-    recipe = [float(np.float32(value)) if exact else value for value in (0.1, 0.3, 3.0)]
-    logits, logits_kd, teacher = (array.astype(np.float64) for array in arrays)
-    return Given(logits, logits_kd, teacher, *labels, np.asarray(rows.plan["loss/soft_target"], np.float64), *recipe)
+    names = ("logits", "logits_kd", "teacher", "soft_target")
+    logits, logits_kd, teacher, soft = (np.asarray(rows.plan[f"loss/{name}"], np.float64) for name in names)
+    target, ignored = (np.asarray(rows.plan[f"loss/{name}"]) for name in ("target", "target_ignored"))
+    smoothing, alpha, tau = (float(np.float32(value)) if exact else value for value in (0.1, 0.3, 3.0))
+    return Given(logits, logits_kd, teacher, target, ignored, soft, smoothing, alpha, tau)
 
 
 def _case(rows: Recorded, name: str) -> Case | None:
@@ -103,12 +113,15 @@ def _fit(case: Case, part: slice = slice(None)) -> dict[str, float] | None:
     return dict(zip(case.right.parts, map(float, weights), strict=True))
 
 
-def _weighted(case: Case) -> Iterator[Hypothesis]:
+def _weighted(case: Case, code: str) -> Iterator[Hypothesis]:
     found = _fit(case)
     if found is None:
         return
     made = np.sum([weight * case.right.parts[name] for name, weight in found.items()], 0)
     name, text, change = _meaning(case.right, found)
+    if abs(found.get("kl", 1.0)) < NEAR and "kl_div" in code:
+        name, change = "log-target", "log_target=True"
+        text = "log-probabilities are the target of a divergence that wants probabilities: it is 0 in the port"
     yield case.hypothesis(name, text, made, len(found), change)
 
 
@@ -139,8 +152,8 @@ def _meaning(right: Criterion, found: dict[str, float]) -> tuple[str, str, str]:
 def _numbers(given: Given) -> dict[str, float]:
     n, c = given.batch, given.classes
     return {
-        "the batch size": n,
         "the number of classes": c,
+        "the batch size": n,
         "the number of elements": n * c,
         "the temperature": given.tau,
         "the number of labels not ignored": int((given.ignored >= 0).sum()),
@@ -173,15 +186,13 @@ def _smoothing(right: Criterion, found: dict[str, float]) -> tuple[str, str, str
         return "label-smoothing", text, change
     if abs(share - given.smoothing * classes / (classes - 1)) < NEAR:
         text = f"label smoothing of {told(given.smoothing)} / {classes - 1} on the other classes in the port, "
-        return "label-smoothing", f"{text}of {told(given.smoothing)} / {classes} on every class in the reference", change
-    text = f"label smoothing {told(_short(share))} in the port, {told(given.smoothing)} in the reference"
+        return (
+            "label-smoothing",
+            f"{text}of {told(given.smoothing)} / {classes} on every class in the reference",
+            change,
+        )
+    text = f"label smoothing {told(short(share))} in the port, {told(given.smoothing)} in the reference"
     return "label-smoothing", text, change
-
-
-def _short(value: float) -> float:
-    """A fitted number as it may have been written."""
-    rounded = float(f"{value:.6g}")
-    return rounded if abs(rounded - value) <= 2.0**-24 * abs(value) else value
 
 
 def _distilled(given: Given, name: str, factor: float) -> tuple[str, str, str]:
@@ -191,7 +202,7 @@ def _distilled(given: Given, name: str, factor: float) -> tuple[str, str, str]:
                 text = f"the port's distillation loss {words}; the temperature is {told(given.tau)}"
                 return "temperature", text, "multiply by tau * tau"
     if abs(factor) < NEAR:
-        return "loss-weights", "the distillation loss is missing in the port", "add the distillation loss"
+        return "loss-weights", "the distillation loss adds nothing in the port", "add the distillation loss"
     known = recognise(factor, _numbers(given))
     text = f"the port's distillation loss is {known or f'{factor:.12g}'} times the reference's"
     reduced = known is not None and " is the " in known and "temperature" not in known
@@ -258,12 +269,18 @@ def _functions(given: Given, loss: str, term: str, own: Function) -> Iterator[tu
     teacher = log_softmax(raw / tau)
     if term in ("label", "hard"):
         head, index = (1, raw.argmax(1)) if term == "hard" else (0, target)
-        yield "missing-log", "no logarithm of the probabilities in the port", "log_softmax", lambda *x: label(
-            softmax(x[head]), index
+        yield (
+            "missing-log",
+            "no logarithm of the probabilities in the port",
+            "log_softmax",
+            lambda *x: label(softmax(x[head]), index),
         )
         yield "missing-softmax", "no softmax of the logits in the port", "log_softmax", lambda *x: label(x[head], index)
-        yield "double-softmax", "the softmax is taken twice in the port", "give the logits", lambda *x: label(
-            log_softmax(softmax(x[head])), index
+        yield (
+            "double-softmax",
+            "the softmax is taken twice in the port",
+            "give the logits",
+            lambda *x: label(log_softmax(softmax(x[head])), index),
         )
     if loss.endswith("_ignored"):
         shift = given.classes  # what is ignored counts as a class
@@ -272,55 +289,89 @@ def _functions(given: Given, loss: str, term: str, own: Function) -> Iterator[tu
             text = f"an ignored label counts as class {other} in the port"
             yield "ignored-label", text, "leave it out", lambda x, _, index=index: label(log_softmax(x), index)  # type: ignore[misc]
     if term == "soft":
-        yield "double-softmax", "a softmax of the targets, which are probabilities", "give the targets", lambda x, _: -(
-            softmax(given.soft) * log_softmax(x)
-        ).sum(-1)
-        yield "double-softmax", "the softmax is taken twice in the port", "give the logits", lambda x, _: -(
-            given.soft * log_softmax(softmax(x))
-        ).sum(-1)
-        yield "hard-targets", "only the greatest target counts in the port", "give all", lambda x, _: label(
-            log_softmax(x), given.soft.argmax(1)
+        yield (
+            "double-softmax",
+            "a softmax of the targets, which are probabilities",
+            "give the targets",
+            lambda x, _: -(softmax(given.soft) * log_softmax(x)).sum(-1),
+        )
+        yield (
+            "double-softmax",
+            "the softmax is taken twice in the port",
+            "give the logits",
+            lambda x, _: -(given.soft * log_softmax(softmax(x))).sum(-1),
+        )
+        yield (
+            "hard-targets",
+            "only the greatest target counts in the port",
+            "give all",
+            lambda x, _: label(log_softmax(x), given.soft.argmax(1)),
         )
     if term == "hard":
-        yield "hard-targets", "the port's hard targets are the labels, not the teacher's", "argmax of the teacher's", (
-            lambda _, x: label(log_softmax(x), given.target)
+        yield (
+            "hard-targets",
+            "the port's hard targets are the labels, not the teacher's",
+            "argmax of the teacher's",
+            (lambda _, x: label(log_softmax(x), given.target)),
         )
         for name, logits in (("the distillation head's", given.logits_kd), ("the class head's", given.logits)):
             text = f"the port's hard targets are {name} own decisions, not the teacher's"
-            yield "hard-targets", text, "argmax of the teacher's", lambda _, x, index=logits.argmax(1): label(  # type: ignore[misc]
-                log_softmax(x), index
+            yield (
+                "hard-targets",
+                text,
+                "argmax of the teacher's",
+                lambda _, x, logits=logits: label(log_softmax(x), logits.argmax(1)),  # type: ignore[misc]
             )
-        yield "hard-targets", "the port's hard targets are the teacher's least", "argmax", lambda _, x: label(
-            log_softmax(x), raw.argmin(1)
+        yield (
+            "hard-targets",
+            "the port's hard targets are the teacher's least",
+            "argmax",
+            lambda _, x: label(log_softmax(x), raw.argmin(1)),
         )
     if term == "kl":
-        yield "log-target", "log-probabilities as the target of a divergence that wants probabilities", "log_target=True", (
-            lambda _, x: np.where(teacher > 0, teacher, 0).sum(-1) + 0 * x.sum(-1)
+        yield (
+            "log-target",
+            "probabilities as the target of a divergence that wants logarithms",
+            "log_softmax",
+            (lambda _, x: divergence(log_softmax(x / tau), np.exp(teacher))),
         )
-        yield "log-target", "probabilities as the target of a divergence that wants logarithms", "log_softmax", (
-            lambda _, x: divergence(log_softmax(x / tau), np.exp(teacher))
+        yield (
+            "kl-order",
+            "the two distributions of the divergence are swapped in the port",
+            "swap them",
+            (lambda _, x: divergence(teacher, log_softmax(x / tau))),
         )
-        yield "kl-order", "the two distributions of the divergence are swapped in the port", "swap them", (
-            lambda _, x: divergence(teacher, log_softmax(x / tau))
+        yield (
+            "missing-log",
+            "the divergence is given probabilities, not logarithms",
+            "log_softmax",
+            (lambda _, x: divergence(softmax(x / tau), teacher)),
         )
-        yield "missing-log", "the divergence is given probabilities, not logarithms", "log_softmax", (
-            lambda _, x: divergence(softmax(x / tau), teacher)
+        yield (
+            "double-softmax",
+            "a softmax before the distillation loss's own",
+            "give the logits",
+            (lambda _, x: divergence(log_softmax(softmax(x) / tau), teacher)),
         )
-        yield "double-softmax", "a softmax before the distillation loss's own", "give the logits", (
-            lambda _, x: divergence(log_softmax(softmax(x) / tau), teacher)
+        yield (
+            "double-softmax",
+            "a softmax of the teacher's logits before the distillation loss's own",
+            ("give the logits"),
+            lambda _, x: divergence(log_softmax(x / tau), log_softmax(softmax(raw) / tau)),
         )
-        yield "double-softmax", "a softmax of the teacher's logits before the distillation loss's own", (
-            "give the logits"
-        ), lambda _, x: divergence(log_softmax(x / tau), log_softmax(softmax(raw) / tau))
-        yield "missing-entropy", "the cross entropy with the teacher in place of the divergence", "kl_div", (
-            lambda _, x: -(np.exp(teacher) * log_softmax(x / tau)).sum(-1)
+        yield (
+            "missing-entropy",
+            "the cross entropy with the teacher in place of the divergence",
+            "kl_div",
+            (lambda _, x: -(np.exp(teacher) * log_softmax(x / tau)).sum(-1)),
         )
     if term in ("kl", "hard"):
-        yield "swapped-heads", "the class token's logits are distilled in the port", "give the distillation logits", (
-            lambda x, _: own(x, x)
+        yield (
+            "swapped-heads",
+            "the class token's logits are distilled in the port",
+            "give the distillation logits",
+            (lambda x, _: own(x, x)),
         )
-    elif loss.startswith("distillation_") and loss != "distillation_none":
-        return
 
 
 # Another temperature, solved for
@@ -332,11 +383,11 @@ def _tempered(case: Case) -> Iterator[Hypothesis]:
     right = case.right
     given, weight = right.given, right.terms["kl"].weight
     raw, tau = given.teacher, given.tau
+    rest = right.vector() - weight * right.parts["kl"]
 
     def made(student: float, teacher: float, factor: float = 1.0) -> np.ndarray:
         target = log_softmax(raw / teacher)
-        changed = right.changed("kl", lambda _, x: divergence(log_softmax(x / student), target), weight * factor)
-        return changed.vector()
+        return rest + weight * factor * measured(given, lambda _, x: divergence(log_softmax(x / student), target))
 
     change = f"divide both logits by {told(tau)} and multiply by its square"
     for student, teacher, words in (
@@ -358,5 +409,5 @@ def _tempered(case: Case) -> Iterator[Hypothesis]:
     for words, form in forms:
         found = solved(lambda t, form=form: form(t) / case.scale, case.port / case.scale, tau)  # type: ignore[misc]
         if found is not None:
-            text = f"{words} {told(_short(found))} in the port, {told(tau)} in the reference"
+            text = f"{words} {told(short(found))} in the port, {told(tau)} in the reference"
             yield case.hypothesis("temperature", text, form(found), 1, change)

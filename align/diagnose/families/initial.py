@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from statistics import NormalDist
 
 import numpy as np
@@ -14,7 +15,11 @@ from align.diagnose.rows import RowEvidence
 
 RANK = 6
 CUT = 2.0  # standard deviations at which both frameworks cut a normal distribution, unless told otherwise
-SMALL = 16  # factors are compared with square roots of ratios of numbers up to this
+# Factors are compared with the square roots of these, the simplest first.
+RATIOS = sorted(
+    {Fraction(a, b) for a in range(1, 17) for b in range(1, 17) if min(a, b) < 4},
+    key=lambda ratio: ratio.numerator + ratio.denominator,
+)
 ERRORS = 3  # standard errors within which a factor may be called by such a root
 
 
@@ -38,27 +43,29 @@ def propose(evidence: Evidence) -> Iterator[Hypothesis]:
             change=f"initialise by {distribution(reference)}",
         )
         return
-    factor = float(np.std(port) / np.std(reference))
     change = f"initialise by {distribution(reference)}"
-    yield Hypothesis(
-        "initial-scale",
-        f"{told}: {factor:.4g} times as wide{_as_root(factor, port)}",
-        made=port / factor,
-        wanted=reference,
-        fitted=1,
-        alike=True,
-        change=change,
-    )
-    shift = float(np.mean(port) - np.mean(reference))
-    yield Hypothesis(
-        "initial-mean",
-        f"{told}: its mean is {shift:.4g} more",
-        made=port - shift,
-        wanted=reference,
-        fitted=1,
-        alike=True,
-        change=change,
-    )
+    for width in (np.ptp, np.std):  # of a distribution that ends, the ends tell the factor more exactly
+        factor = float(width(port) / width(reference))
+        yield Hypothesis(
+            "initial-scale",
+            f"{told}: {factor:.4g} times as wide{_as_root(factor, port)}",
+            made=port / factor,
+            wanted=reference,
+            fitted=1,
+            alike=True,
+            change=change,
+        )
+    for middle in (_midrange, np.mean):
+        shift = float(middle(port) - middle(reference))
+        yield Hypothesis(
+            "initial-mean",
+            f"{told}: its mean is {shift:.4g} more",
+            made=port - shift,
+            wanted=reference,
+            fitted=1,
+            alike=True,
+            change=change,
+        )
     ours, theirs = kind(port), kind(reference)
     if ours and theirs and ours != theirs:
         yield Hypothesis(
@@ -85,13 +92,16 @@ def kind(sample: np.ndarray) -> str | None:
     return next((name for name, quantiles in KINDS.items() if one_distribution(quantiles(sample), sample)), None)
 
 
+def _midrange(sample: np.ndarray) -> float:
+    return float(sample.min() + sample.max()) / 2
+
+
 def _shares(size: int) -> np.ndarray:
     return (np.arange(size) + 0.5) / size
 
 
 def _uniform(sample: np.ndarray) -> np.ndarray:
-    half = math.sqrt(3) * float(np.std(sample))
-    return np.mean(sample) + half * (2 * _shares(sample.size) - 1)
+    return sample.min() + (sample.max() - sample.min()) * _shares(sample.size)
 
 
 def _normal(sample: np.ndarray) -> np.ndarray:
@@ -117,12 +127,13 @@ KINDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _as_root(factor: float, sample: np.ndarray) -> str:
-    """The simplest root of a ratio that the factor cannot be told from; empty if that says nothing."""
-    error = ERRORS * factor / math.sqrt(sample.size)
-    for whole in range(1, SMALL + 1):
-        for ratio, text in ((whole, f"sqrt({whole})"), (1 / whole, f"1/sqrt({whole})")):
-            root = math.sqrt(ratio)
-            if whole > 1 and abs(root - factor) <= error:
-                text = text.replace(f"sqrt({whole})", str(math.isqrt(whole))) if root.is_integer() else text
-                return f", about {text}"
+    """The simplest root of a ratio that the factor cannot be told from; empty if there is none."""
+    centred = sample - sample.mean()
+    kurtosis = float(np.mean(centred**4) / np.mean(centred**2) ** 2)
+    error = ERRORS * factor * math.sqrt((kurtosis - 1) / (2 * sample.size))  # of a quotient of two deviations
+    for ratio in RATIOS:
+        if ratio != 1 and abs(math.sqrt(ratio) - factor) <= error:
+            above, below = math.isqrt(ratio.numerator), math.isqrt(ratio.denominator)
+            exact = Fraction(above, below)
+            return f", about {exact if exact**2 == ratio else f'sqrt({ratio})'}"
     return ""

@@ -5,7 +5,6 @@ from itertools import permutations
 
 import numpy as np
 
-from align.compare.distributions import one_distribution
 from align.diagnose.arrays import equal, varied
 from align.diagnose.cause import Hypothesis
 from align.diagnose.evidence import Evidence
@@ -16,6 +15,7 @@ from align.diagnose.rows import RowEvidence
 RANK = 5
 FILES = ("file", "read", "native")  # before a row's name: of what file, see `align/steps/weights.py`
 HALF = ("float16", "bfloat16")
+DEVIATIONS = 5  # of a correlation by chance
 
 
 def propose(evidence: Evidence) -> Iterator[Hypothesis]:
@@ -49,37 +49,38 @@ def propose(evidence: Evidence) -> Iterator[Hypothesis]:
 
 
 def _named(evidence: RowEvidence) -> Iterator[Hypothesis]:
-    """A name that one side alone has: the array may stand under another, which the other side alone has."""
+    """A name that one side alone has: the array may stand under another, which means something else there."""
     port, reference = evidence.rows.port, evidence.rows.reference
     missing = evidence.port is None
     own, other = (reference, port) if missing else (port, reference)
     array = evidence.reference if missing else evidence.port
     prefix = _prefix(evidence.name)
     strangers = [name for name in other if name not in own and _prefix(name) == prefix]
-    for name in strangers:
-        if array is not None and array.shape == other[name].shape and varied(array):
+    for name in other:
+        if array is None or array.shape != other[name].shape or _prefix(name) != prefix or not varied(array):
+            continue
+        if name not in own or not equal(own[name].astype(np.float64), array):
             ours, theirs = (name, evidence.name) if missing else (evidence.name, name)
-            yield Hypothesis(
-                "key-renamed",
-                f"the port has {theirs} under the name {ours}",
-                made=other[name].astype(np.float64),
-                wanted=array,
-                change=f"name it {theirs}",
-            )
+            yield _renamed(ours, theirs, other[name].astype(np.float64), array)
     # All names of both sides: without those that one of them alone has, they are the same.
     here = [name for name in {**reference, **port} if _prefix(name) == prefix]
     lone = [name for name in here if name not in other]
-    ours, theirs = (np.array([float(name in side) for name in here]) for side in (other, own))
-    theirs[[here.index(name) for name in lone]] = 0
+    there, whole = (np.array([float(name in side) for name in here]) for side in (other, own))
+    whole[[here.index(name) for name in lone]] = 0
     if not strangers:
         told = f"{len(lone)} of {len(here)} keys, {evidence.name} among them"
         yield Hypothesis(
             "missing-key" if missing else "unexpected-key",
             f"{told}, are {'missing in the port' if missing else 'unknown to the reference'}, under any name",
-            made=theirs,
-            wanted=ours,
+            made=whole,
+            wanted=there,
             fitted=len(lone),
         )
+
+
+def _renamed(ours: str, theirs: str, made: np.ndarray, wanted: np.ndarray) -> Hypothesis:
+    told = f"the port has {theirs} under the name {ours}"
+    return Hypothesis("key-renamed", told, made=made, wanted=wanted, change=f"name it {theirs}")
 
 
 def _turned(evidence: RowEvidence, port: np.ndarray, reference: np.ndarray) -> Iterator[Hypothesis]:
@@ -106,29 +107,35 @@ def _turned(evidence: RowEvidence, port: np.ndarray, reference: np.ndarray) -> I
 def _not_loaded(evidence: RowEvidence, port: np.ndarray, reference: np.ndarray) -> Iterator[Hypothesis]:
     if port.shape != reference.shape:
         return
-    value = port.reshape(-1)[0] if port.size else 0.0
+    initial = evidence.rows.steps.get("init", {}).get(f"{_bare(evidence.name)}/sample")
     if port.size > 1 and not varied(port) and varied(reference):
-        known = {0.0: "zeros", 1.0: "ones"}.get(value, f"the constant {value:.9g}")
+        value = port.reshape(-1)[0]
+        stale = initial is not None and initial[0] == initial[-1] == value
+        told = "the constant that it is initialised by: it was not loaded" if stale else "constant"
         yield Hypothesis(
-            "weight-stale",
-            f"{evidence.name} is {known} in the port, as before loading: it was not loaded",
+            "weight-stale" if stale else "weight-constant",
+            f"every number of {evidence.name} is {value:.9g} in the port, {told}",
             made=np.full(port.shape, value),
             wanted=port,
             fitted=1,
         )
-    initial = evidence.rows.steps.get("init", {}).get(f"{_bare(evidence.name)}/sample")
     if initial is None or initial.size <= port.size or initial[0] == initial[-1]:
         return
     sample = initial[(np.arange(port.size) + 0.5).astype(np.int64) * initial.size // port.size].astype(np.float64)
-    if not one_distribution(reference.reshape(-1), sample):
+    if not np.isin(port, reference).any() and _unrelated(port.reshape(-1), reference.reshape(-1)):
         yield Hypothesis(
             "weight-stale",
-            f"{evidence.name} has the values of an initialisation in [{initial[0]:.3g}, {initial[-1]:.3g}] in the "
-            "port, which the given weights are not: it was not loaded",
+            f"{evidence.name} holds numbers of its initial distribution, in [{initial[0]:.3g}, {initial[-1]:.3g}], in "
+            "the port, none of them of the given weight: it was not loaded",
             made=port.reshape(-1),
             wanted=sample,
             alike=True,
         )
+
+
+def _unrelated(port: np.ndarray, reference: np.ndarray) -> bool:
+    """Whether two arrays (n,) correlate no more than independent draws may."""
+    return bool(abs(np.corrcoef(port, reference)[0, 1]) * np.sqrt(port.size) < DEVIATIONS)
 
 
 def _of_another(evidence: RowEvidence, port: np.ndarray) -> Iterator[Hypothesis]:
@@ -136,7 +143,9 @@ def _of_another(evidence: RowEvidence, port: np.ndarray) -> Iterator[Hypothesis]
     for name, array in evidence.rows.reference.items():
         if name == evidence.name or array.shape != port.shape or _prefix(name) != prefix or not varied(array):
             continue
-        if equal(port, array.astype(np.float64)):
+        if name not in evidence.rows.port:  # there it is not exchanged, but one of several that have moved on
+            yield _renamed(evidence.name, name, array.astype(np.float64), port)
+        else:
             yield Hypothesis(
                 "weight-exchanged",
                 f"{evidence.name} holds the reference's {name} in the port",

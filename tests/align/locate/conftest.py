@@ -1,18 +1,33 @@
 """A reference process that is kept, and ports with a bug put in, each in a process of its own."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from align.cases import find
+from align.cli.mutate import SHIPPED as CATALOGUE
 from align.locate.search import replayed
+from align.mutate.patch import read_catalogue
 from align.pipeline import Options, Recorder
 from align.record.process import SideProcess
 
-BUGS = {bug["id"]: bug for bug in yaml.safe_load((Path(__file__).parent / "bugs.yaml").read_text())}
+# Of the shipped catalogue: one at each kind of place in the network.
+IDS = """
+patch-embedding-stride-shift position-embedding-missing late-norm-epsilon qkv-order heads-interleaved scale-missing
+scale-by-width softmax-axis attention-output-heads-order one-gelu-approximate activation-before-the-first-layer
+pooling-padding class-token-path-rolled class-token-first-of-the-map map-reshaped-not-transposed
+attention-residual-missing mlp-residual-scaled final-norm-missing final-norm-epsilon-1e-5 head-reads-the-wrong-token
+heads-summed stage-detached position-embedding-detached gradient-doubled attention-scores-detached class-token-order
+position-embedding-transposed patch-embedding-channels-reversed dropout-on-in-evaluation value-scaled
+key-scaled-too attention-transposed norm-applied-twice wrong-norm relu-for-gelu residual-from-the-norm
+mlp-output-shifted pooling-bias-dropped pooling-groups-order pooling-stride-lost class-token-last flatten-by-columns
+reshape-for-transpose map-back-by-columns block-skipped last-stage-tokens-dropped tokens-not-pooled
+evaluation-class-head-only head-detached value-detached residual-detached norm-bias-frozen class-token-stopped
+""".split()  # noqa: SIM905 - a list of 50 would take a line each
+SHIPPED = {mutant.id: mutant for mutant in read_catalogue(CATALOGUE)}
+BUGS = {id: asdict(SHIPPED[id]) for id in IDS}
 
 
 class Bench:

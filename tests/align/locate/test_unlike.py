@@ -24,7 +24,7 @@ def test_the_changed_line_is_named(unlike, bug):
 
 def test_three_bugs_at_once(unlike):
     """Each downstream of the one before it; nothing else is blamed."""
-    bugs = ("position-embedding-missing", "late-norm-epsilon", "final-norm-epsilon")
+    bugs = ("position-embedding-missing", "late-norm-epsilon", "final-norm-epsilon-1e-5")
     found, changed = unlike.locate("forward", *bugs)
     assert [d.module for d in found] == [BUGS[bug]["expect"]["module"] for bug in bugs]
     for divergence, bug in zip(found, bugs, strict=True):
