@@ -37,7 +37,8 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
     for step in result.steps:
         if step or step.step not in (*step_modules.REPLAYABLE, *step_modules.LINED):
             continue
-        bad, here = [row.name for row in step.rows if row.bad], []
+        bad = [row.name for row in step.rows if row.bad]
+        here: list[Divergence] = []
         if step.step in step_modules.REPLAYABLE and RAISED not in bad:
             # What is wrong in evaluation is wrong in training too, and is told once.
             for part in step_modules.replays(step.step):
