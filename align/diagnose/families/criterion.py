@@ -136,7 +136,10 @@ def _meaning(right: Criterion, found: dict[str, float]) -> tuple[str, str, str]:
     changed = {name for name, other in ratios.items() if abs(other - 1) > NEAR}
     if "uniform" in changed and distilled not in changed:
         return _smoothing(right, found)
-    assert distilled
+    listed = ", ".join(f"{name} {ratio:.12g}" for name, ratio in ratios.items())
+    general = "loss-weights", f"the parts of the port's loss have other weights; times the reference's: {listed}", ""
+    if distilled is None:
+        return general
     if changed == {distilled}:
         return _distilled(given, distilled, ratios[distilled])
     alpha = given.alpha * ratios[distilled]
@@ -145,8 +148,7 @@ def _meaning(right: Criterion, found: dict[str, float]) -> tuple[str, str, str]:
         swapped = " (the two weights are swapped)" if abs(alpha - (1 - given.alpha)) < NEAR else ""
         weights = f"weight of the distillation loss {told(alpha)} in the port, {told(given.alpha)} in the reference"
         return "loss-weights", weights + swapped, f"alpha {told(given.alpha)}"
-    listed = ", ".join(f"{name} {ratio:.12g}" for name, ratio in ratios.items())
-    return "loss-weights", f"the parts of the port's loss have other weights; times the reference's: {listed}", ""
+    return general
 
 
 def _numbers(given: Given) -> dict[str, float]:
