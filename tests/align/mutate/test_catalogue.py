@@ -99,6 +99,7 @@ def mutate(folder, *arguments):
     return result.returncode, json.loads(result.stdout)
 
 
+@pytest.mark.slow
 def test_one_of_every_step_is_what_it_expects(tmp_path):
     code, told = mutate(tmp_path, "--only", *TRIED)
     found = {row["id"]: [part for part, held in row["holds"].items() if not held] for row in told["mutants"]}

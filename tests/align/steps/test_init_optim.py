@@ -165,7 +165,12 @@ BUGS = [
 ]
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.id)
+# One of each step; the others are run with --slow.
+QUICK = {step: next(bug.id for bug in BUGS if bug.step == step) for step in STEPS}.values()
+SLOW = [pytest.param(bug, id=bug.id, marks=[] if bug.id in QUICK else pytest.mark.slow) for bug in BUGS]
+
+
+@pytest.mark.parametrize("bug", SLOW)
 def test_a_bug_is_seen_by_its_step(runner, bug):
     outcome = runner.run(bug)
     assert (outcome.error, outcome.verdict, outcome.blamed_step) == (None, "misaligned", bug.step)
