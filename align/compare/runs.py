@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from align.case import STEPS
+from align.compare.accuracy import STEP, final_accuracy
 from align.compare.distributions import judge_distributions
 from align.compare.judge import Sources, judge_step
 from align.compare.pairing import paired
@@ -79,7 +80,8 @@ def compare_runs(
         rows = _with_failure(step, rows, runs)
         judged.append(StepVerdict(step, tuple(exceptions.applied(case, step, rows)), runs.seconds(step)))
     environment = {run.manifest.side: run.manifest.environment for run in (runs.reference, runs.port)}
-    return Verdict(case, tuple(judged), environment, exceptions.complaints(case, recorded))
+    accuracy = final_accuracy(runs.port, runs.reference) if STEP in recorded else None
+    return Verdict(case, tuple(judged), environment, exceptions.complaints(case, recorded), accuracy)
 
 
 def _with_failure(step: str, rows: list[Row], runs: Runs) -> list[Row]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from align.case import STEPS
+from align.compare.accuracy import FinalAccuracy
 from align.compare.judge import INSIDE
 from align.compare.rows import Row
 from align.locate.divergence import Divergence
@@ -63,6 +64,7 @@ class Verdict:
     steps: tuple[StepVerdict, ...]
     environment: dict[str, Any] = field(default_factory=dict)
     complaints: tuple[str, ...] = ()  # waivers and deviations that no longer have a place
+    accuracy: FinalAccuracy | None = None  # where a model was trained; judged by the row `acc_test` alone
     divergences: tuple[Divergence, ...] = ()  # where the sides part, in the order of dependence and execution
 
     @property

@@ -152,8 +152,13 @@ class Context:
     def scalars(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self.scalar(value) if isinstance(value, float) else value for name, value in values.items()}
 
-    def emit(self, name: str, value: Any, kind: str, *, headline: bool = False) -> None:
-        """Record a tensor, array or number; tuples, lists and dictionaries are flattened by path."""
+    def emit(
+        self, name: str, value: Any, kind: str, *, headline: bool = False, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Record a tensor, array or number; tuples, lists and dictionaries are flattened by path.
+
+        `facts` are told beside a single one and not compared.
+        """
         if isinstance(value, Mapping):
             for key, item in value.items():
                 self.emit(f"{name}/{key}", item, kind, headline=headline)
@@ -161,7 +166,7 @@ class Context:
             for index, item in enumerate(value):
                 self.emit(f"{name}/{index}", item, kind, headline=headline)
         elif value is not None:
-            self._sink.add(name, self.side.to_numpy(value), kind, headline=headline)
+            self._sink.add(name, self.side.to_numpy(value), kind, headline=headline, facts=facts)
 
     def emit_draws(self, tape: Tape) -> None:
         """Record every draw: `draw/<module call>/<index>/shape`, without axes of one, and `.../<kind>`, its settings.

@@ -30,10 +30,10 @@ class LineContext(Context):
 
     listener: Recorder | None = None
 
-    def emit(self, name: str, value: Any, kind: str, *, headline: bool = False) -> None:
+    def emit(self, name: str, value: Any, kind: str, **told: Any) -> None:
         if self.listener and value is not None and not isinstance(value, (dict, tuple, list)):
             self.listener.emitted(name, value)
-        super().emit(name, value, kind, headline=headline)
+        super().emit(name, value, kind, **told)
 
 
 def traced(

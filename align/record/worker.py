@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import sys
 import time
 import traceback
@@ -34,6 +35,8 @@ from align.sides import Side
 
 LONGEST = 300  # characters of an exception's first line that are passed on; the log has all
 OTHER = {"torch": "paddle", "paddle": "torch"}
+# Paddle's own words.
+MISSING_KERNEL = re.compile(r"key \((\w+),[^)]*\), (float16|bfloat16)\) of kernel `(\w+)` is not registered")
 
 
 @dataclass
@@ -118,6 +121,8 @@ class Worker:
                 # The reference has no such excuse.
                 if self.side.name == "torch":
                     raise
+                if told := _kernel_missing(error, state.dtype):  # of the framework's build: no port could do otherwise
+                    raise EnvironmentFault(f"{step} in {state.dtype} on {state.device}: {told}") from error
                 _log(error)
                 state.failures[step] = _told(error)
         state.files.update(writer.hashes)
@@ -277,6 +282,18 @@ def _failure(error: BaseException) -> dict[str, Any]:
         return {"event": "error", "kind": type(error).__name__, "message": str(error)}
     _log(error)
     return {"event": "error", "kind": "raised", "message": _told(error)}
+
+
+def _kernel_missing(error: BaseException, dtype: str) -> str | None:
+    """What to do where Paddle's build has no kernel for the half precision that was asked for; None for all else.
+
+    A port that casts to half by itself in a run that is not is the port's own fault, and stays one.
+    """
+    found = MISSING_KERNEL.search(str(error))
+    if not found or found[2] != dtype:
+        return None
+    elsewhere = ", or with --device gpu, where Paddle has more of them" * (found[1] == "CPU")
+    return f"Paddle has no {dtype} kernel of {found[3]!r} for {found[1]}; run with --dtype float32{elsewhere}"
 
 
 def _log(error: BaseException) -> None:

@@ -61,6 +61,8 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
             f"{step.seconds:.1f}",
         )
     console.print(table)
+    if result.accuracy:
+        console.print(f"  {result.accuracy}", soft_wrap=True, highlight=False)
     failing = [row for step in result.steps for row in step.failing]
     for row in failing[:SHOWN]:
         console.print(f"  [red]{row.verdict}[/] {row.step}: {escape(row.name)}: {escape(row.reason)}", soft_wrap=True)

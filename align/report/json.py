@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def verdict(result: Verdict) -> dict[str, Any]:
         "coverage": coverage(result.rows),
         "blind": list(result.blind),
         "complaints": list(result.complaints),
+        "accuracy": result.accuracy and {**asdict(result.accuracy), "text": str(result.accuracy)},
         "first_divergence": result.divergences[0].as_json() if result.divergences else None,
         "divergences": [divergence.as_json() for divergence in result.divergences],
         "environment": result.environment,

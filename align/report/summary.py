@@ -18,6 +18,7 @@ def markdown(verdict: Mapping[str, Any], rows: Sequence[Row]) -> str:
     parts = [
         _headline(verdict),
         _table(("step", "verdict", "rows", "worst row", "meaning", "precision", "s"), map(_step, verdict["steps"])),
+        _accuracy(verdict.get("accuracy")),
         _divergences(verdict["divergences"]),
         _rows("Worst rows", [row for row in _worst_first(rows) if row["verdict"] in ("misaligned", "missing")]),
         _rows("Waived", [row for row in rows if row["verdict"] == "waived"]),
@@ -43,6 +44,10 @@ def _headline(verdict: Mapping[str, Any]) -> str:
     )
     told = f"{MARK[verdict['verdict']]} {_plain(verdict['case'])}: {verdict['verdict']}{blamed}"
     return f"## {told}\n\n{_plain(environment)}"
+
+
+def _accuracy(found: Mapping[str, Any] | None) -> str:
+    return _plain(found["text"]) + "." if found else ""
 
 
 def _step(step: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -12,6 +12,8 @@ NATIVE = {"torch": "weights.pth", "paddle": "weights.pdparams"}
 
 def record(context: Context) -> None:
     side, case, weights = context.side, context.case, context.package("weights")
+    if context.dtype != "float64":
+        side.set_precision("float32")  # what files hold, and what half precision is rounded from
     model = side.build(resolve(case.builder(side.name)), case.build)
     state = context.arrays("weights/")
     weights.load_reference_state(model, state)

@@ -175,6 +175,36 @@ def test_no_gpu(align, tmp_path, side):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+class TestHalfPrecision:
+    """Paddle's CPU build has hardly a kernel for it: that is the machine's lack, and no verdict on the port."""
+
+    @pytest.mark.parametrize("step", ["data", "forward", "loss", "bp_align", "optim", "train_align"])
+    def test_a_step_without_kernels_on_a_cpu_is_one_message(self, align, tmp_path, step, dtype):
+        result = align("run", step, "--case", "pit_probe", "--dtype", dtype, "--out", tmp_path / "out")
+        assert result.returncode == 3, result.stdout + result.stderr
+        assert f"in {dtype} on cpu: Paddle has no {dtype} kernel of" in result.stderr
+        assert "or with --device gpu" in result.stderr
+        assert "Traceback" not in result.stderr + result.stdout
+        assert not (tmp_path / "out/verdict.json").exists()
+
+    def test_weights_and_their_distributions_are_compared_as_files_hold_them(self, align, tmp_path, dtype):
+        result = align("run", "weights", "init", "--case", "pit_probe", "--dtype", dtype, "--out", tmp_path / "out")
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_port_that_casts_to_half_itself_is_misaligned(align, root, tmp_path):
+    folder = copied(root, tmp_path / "tree")
+    port = folder / "paddle_impl/losses.py"
+    text = port.read_text()
+    assert "F.log_softmax(x, axis=-1)" in text
+    port.write_text(text.replace("F.log_softmax(x, axis=-1)", 'F.log_softmax(x.astype("float16"), axis=-1)'))
+    arguments = ("run", "loss", "--case", "pit_probe", "--out", tmp_path / "out")
+    result = align(*arguments, cwd=folder, env={"PYTHONPATH": str(folder)})
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert json.loads((tmp_path / "out/verdict.json").read_text())["blamed_step"] == "loss"
+
+
 def test_an_unreadable_image_among_good_ones(align, tmp_path, root):
     from align.plan.photographs import shipped
 

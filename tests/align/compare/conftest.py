@@ -24,6 +24,7 @@ class Tensor:
     array: np.ndarray | None
     kind: str = "output"
     same_as: str | None = None
+    facts: dict[str, Any] | None = None
 
 
 @dataclass
@@ -122,7 +123,7 @@ def fill(sink, tensors: dict[str, Tensor]) -> None:
         if tensor.same_as:
             sink.alias(name, tensor.same_as, tensor.kind)
         else:
-            sink.add(name, tensor.array, tensor.kind)
+            sink.add(name, tensor.array, tensor.kind, facts=tensor.facts)
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
