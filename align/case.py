@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from align.errors import UsageError
+
 STEPS = ("data", "weights", "init", "forward", "metric", "loss", "bp_align", "optim", "train_align")
+
+ALONE = ("forward", "bp_align")  # what can be asked of two models without a recipe
 
 
 @dataclass(frozen=True)
@@ -12,12 +17,20 @@ class Input:
     """One input of the model: its shape with the batch first, and what it is filled with.
 
     `photographs`: real images, cropped and normalised, the last one nearly constant (a low-variance row shows
-    epsilons). `normal`: standard-normal values.
+    epsilons). `normal`: standard-normal values, the last sample nearly constant. `integers`: 0 to `high` - 1.
+    `flags`: both truth values in every row. `file`: the array of the `.npy` file at the path `file`.
+
+    `argument` is how the model takes it: empty for the next positional one, else a keyword; what follows a dot is a key
+    of a dictionary (`batch.ids`; `0.ids` in the first positional argument).
     """
 
     name: str
     shape: tuple[int, ...]
     fill: str = "photographs"
+    dtype: str = "float32"
+    high: int = 0
+    argument: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,10 +63,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Case:
-    """One pair to align. `reference` and `port` are import paths `module:builder`, both called with `build`.
+    """One pair to align. `reference` and `port` are paths as `align.record.builders` reads them, called with `build`.
 
-    The package of each path (`torch_ref`, `paddle_impl`) must offer the twins `data losses metrics optim train weights`
-    that the steps call; `reference_package` is another package that has them for the reference.
+    With a `loss`, the package of each path (`torch_ref`, `paddle_impl`) must offer the twins `data losses metrics optim
+    train weights` that the steps call; `reference_package` is another package that has them for the reference. Without
+    one the models stand alone: the steps are `forward` and `bp_align`, and backward begins at fixed cotangents.
     """
 
     name: str
@@ -61,11 +75,13 @@ class Case:
     port: str
     build: Mapping[str, Any]
     inputs: tuple[Input, ...]
-    classes: int
+    classes: int = 0
     port_names: str | None = None  # import path of a function from the reference's parameter names to the port's
     mapping: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # a user's, see `align.mapping`
     reference_package: str | None = None  # where the reference's twins are, if not in the package of its builder
-    loss: Loss = Loss()
+    loss: Loss | None = Loss()
+    features: str | None = None  # a method of both models whose result is compared beside the model's own
+    pair: bool = False  # whether the port's parameters are found by `align.plan.parameters`, not by name alone
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"lr": 5e-4, "weight_decay": 0.05, "eps": 1e-8})
     iterations: int = 5
     clip_norm: float | None = None
@@ -81,12 +97,31 @@ class Case:
     def package(self, side: str) -> str:
         if side == "torch" and self.reference_package:
             return self.reference_package
-        return self.builder(side).partition(":")[0].partition(".")[0]
+        return package_of(self.builder(side))
+
+    @property
+    def criterion(self) -> Loss:
+        """The loss of a case with a recipe; UsageError where the models stand alone."""
+        if self.loss is None:
+            raise UsageError(f"case {self.name}: has no loss; models alone have the steps {' and '.join(ALONE)}")
+        return self.loss
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no recipe: two models, and nothing around them."""
+        return self.loss is None
+
+
+def package_of(path: str) -> str:
+    """The top package of an import path `package.module:name(...)`, or the name that a file `folder/port.py` gets."""
+    module = path.partition(":")[0]
+    return Path(module).stem if module.endswith(".py") else module.partition(".")[0]
 
 
 def from_json(fields: Mapping[str, Any]) -> Case:
     """The case whose `dataclasses.asdict` went through JSON, where tuples become lists."""
     inputs = tuple(Input(**{**item, "shape": tuple(item["shape"])}) for item in fields["inputs"])
     training = Training(**fields["training"]) if fields["training"] else None
-    nested = {"inputs": inputs, "training": training, "loss": Loss(**fields["loss"]), "steps": tuple(fields["steps"])}
+    loss = Loss(**fields["loss"]) if fields["loss"] else None
+    nested = {"inputs": inputs, "training": training, "loss": loss, "steps": tuple(fields["steps"])}
     return Case(**{**fields, **nested})

@@ -7,6 +7,7 @@ A module's entry holds for the modules inside it, too, as far as they have one n
 
 [parameters]
 "transformers.1.pool.fc.weight" = "pools.0.fc.weight"
+"attn.in_proj_weight" = "attn.q.weight + attn.k.weight + attn.v.weight"    # fused here, three there; or the reverse
 """
 
 import difflib
@@ -15,6 +16,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from align.errors import UsageError
+from align.record.naming import parts
 
 TABLES = ("modules", "parameters")
 Mappings = Mapping[str, Mapping[str, str]]  # by table the port's name by the reference's
@@ -46,7 +48,8 @@ def read(path: Path | None) -> Mappings:
 def check(mapping: Mappings, table: str, side: str, known: Collection[str]) -> None:
     """UsageError for a name of a table that the side does not have."""
     names = mapping.get(table, {})
-    for name in names if side == "torch" else names.values():
+    told = names if side == "torch" else names.values()
+    for name in (part for several in told for part in parts(several)):
         if name not in known:
             near = ", ".join(difflib.get_close_matches(name, known, 3)) or "none"
             whose = "reference" if side == "torch" else "port"

@@ -4,14 +4,15 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from align import steps as step_modules
 from align.case import Case
 from align.errors import UsageError
-from align.plan import Plan, build, open_plan
+from align.plan import Plan, build, open_plan, parameters
 from align.record import manifest
 from align.record.manifest import Recording
 from align.record.noise import RUNS
@@ -102,6 +103,7 @@ class Recorder:
         self._partial: dict[tuple[str, str], Path] = {}
         self._first_error: BaseException | None = None
         self.plan: Plan | None = None
+        self._parameters: dict[str, dict[str, Any]] = {}  # by side, what its manifests say of parameters
         self.processes = dict(processes or {})
 
     def __enter__(self) -> "Recorder":
@@ -134,6 +136,8 @@ class Recorder:
             plan, recordings = self._existing()
         dtypes = list(dict.fromkeys(dtype for dtype, _ in order(options)))
         self.plan = plan
+        if options.case.pair:
+            options = self.options = self._paired(plan, recordings)
         for side in options.sides:
             for dtype in dtypes:
                 self._partial[side, dtype] = manifest.start(options.folder, options.prefix(side, dtype))
@@ -164,6 +168,27 @@ class Recorder:
         if options.weights:
             given = (str(options.weights), self._read_weights(options.weights))
         return build(options.case, specs, training, options.folder, options.data, given)
+
+    def _paired(self, plan: Plan, recordings: Mapping[tuple[str, str], Recording]) -> Options:
+        """The options with the port's parameters found, if the port takes part; both sides' tables are made at once."""
+        case, sides = self.options.case, self.options.sides
+
+        def table(side: str) -> Mapping[str, Any]:
+            return self.processes[side].request("table", case=asdict(case), plan=str(plan.folder))
+
+        with ThreadPoolExecutor(len(sides)) as pool:
+            tables = dict(zip(sides, pool.map(table, sides), strict=True))
+        if "torch" in tables:
+            self._parameters["torch"] = {"table": tables["torch"]["rows"]}
+        else:
+            self._parameters["torch"] = recordings["torch", self.options.dtype].manifest.parameters
+        if "paddle" not in tables:
+            return self.options
+        theirs, ours = (parameters.from_json(r) for r in (self._parameters["torch"]["table"], tables["paddle"]["rows"]))
+        found = parameters.pair(theirs, ours, case.mapping.get("parameters", {}))
+        mapping = found.as_mapping(case.mapping.get("modules", {}))
+        self._parameters["paddle"] = {**mapping, "unpaired": found.unpaired}
+        return replace(self.options, case=replace(case, mapping=mapping))
 
     def _read_weights(self, path: Path) -> Store:
         if not path.is_file():
@@ -228,12 +253,15 @@ class Recorder:
             device=self.options.devices[side],
             folder=str(folder),
             reference=str(reference),
+            parameters=self._parameters.get(side, {}),
             modules=self.options.modules,
         )
 
     def open_twins(self) -> None:
         """Both sides ready to replay in float64, on the plan of what was recorded, if anything was."""
         plan = self.plan or self._plan()
+        if self.options.case.pair and not self._parameters:
+            self.options = self._paired(plan, {})
         for side in SIDES:
             self._open(side, TWIN, plan, self.options.folder, self.options.folder)
 

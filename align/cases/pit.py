@@ -36,6 +36,7 @@ def _variant(name: str, batch: int) -> Case:
         build={},
         inputs=(Input("image", (batch, 3, 224, 224)),),
         classes=1000,
+        features="forward_features",
         loss=Loss(distillation="hard" if distilled else "none"),
         training=_training(distilled),
         rates=RATES,
@@ -61,6 +62,7 @@ PROBE = Case(
     },
     inputs=(Input("image", (4, 3, 47, 61)),),
     classes=64,
+    features="forward_features",
     loss=Loss(distillation="soft", alpha=0.3, tau=2.0),
     optimizer={"lr": 1e-3, "weight_decay": 2.0, "eps": 1e-8},
     clip_norm=0.5,
@@ -79,6 +81,7 @@ TIMM = Case(
     build={},
     inputs=(Input("image", (3, 3, 224, 224)),),
     classes=1000,
+    features="forward_features",
     steps=("forward", "bp_align"),
     summary="timm's own pit_ti_224 as the reference: unlike module tree and names",
 )

@@ -12,6 +12,7 @@ from align.errors import AlignError
 # name: (module, one line of help)
 COMMANDS = {
     "run": ("run", "record both sides, compare them, write the reports; exit 0 only if aligned"),
+    "check": ("check", "compare any two models, given by their import paths, without a file to write"),
     "record": ("record", "record one side only, to be compared with `align diff`"),
     "diff": ("diff", "compare recordings made earlier or elsewhere, or two reprod_log files"),
     "report": ("report", "write report.html, junit.xml and summary.md again from a run's folder"),

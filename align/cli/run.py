@@ -44,6 +44,13 @@ def configure_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, metavar="N", help="of the probe weights, crops and labels (default: the case's)"
     )
+    parser.add_argument("--map", type=Path, metavar="FILE", help="which names of the port belong to which (TOML)")
+    configure_results(parser)
+    sides.configure(parser)
+
+
+def configure_results(parser: argparse.ArgumentParser) -> None:
+    """What says what is left of a run: common to all commands that record."""
     parser.add_argument("--out", type=Path, default=Path("log_reprod"), metavar="DIR", help="default: log_reprod")
     parser.add_argument(
         "--keep",
@@ -54,9 +61,7 @@ def configure_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--modules", nargs="+", default=["*"], metavar="GLOB", help="record only modules of these names (default: all)"
     )
-    parser.add_argument("--map", type=Path, metavar="FILE", help="which names of the port belong to which (TOML)")
     parser.add_argument("--json", action="store_true", help="print verdict.json on standard output")
-    sides.configure(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -64,10 +69,19 @@ def execute(args: argparse.Namespace) -> int:
         return _replay(args)
     if args.side == "torch":
         return record_only(args)
-    options, exceptions = _options(args), waivers.read(args.waivers, args.deviations)
+    return gated(_options(args), args, f"align run {{step}} --case {args.case}")
+
+
+def gated(options: Options, args: argparse.Namespace, again: str) -> int:
+    """Record, compare, look for the place, write every report; the answer is the exit code.
+
+    `again` is the command that runs one `{step}` of this once more, to which `--replay MODULE` is added.
+    """
+    exceptions = waivers.read(args.waivers, args.deviations)
     with exclusive(options.out), staged(options.out) as reports:
         with Recorder(options, lambda *_: None) as recorder:
             recordings = _record(recorder, args)
+            options = recorder.options  # with the port's parameters found, where that was asked for
             runs = _runs(options, recordings)
             result = compare_runs(runs, exceptions, args.fixed, mapping=options.case.mapping)
             if not result and options.sides == SIDES and options.dtype != TWIN:
@@ -85,7 +99,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print((options.out / "verdict.json").read_text(), end="")
     else:
-        console.print_verdict(result, str(options.out))
+        console.print_verdict(result, str(options.out), again)
     if result.verdict == "empty":
         raise NothingCompared("no tensor was compared: name at least one step that records something")
     return result.exit_code
@@ -105,8 +119,12 @@ def record_only(args: argparse.Namespace) -> int:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    """One module of the port on the reference's inputs and output gradients; nothing is recorded or overwritten."""
     options = _options(args)
+    return replayed(options, args, f"align run {{step}} --case {args.case}")
+
+
+def replayed(options: Options, args: argparse.Namespace, again: str) -> int:
+    """One module of the port on the reference's inputs and output gradients; nothing is recorded or overwritten."""
     able = [step for step in options.steps if step in step_modules.REPLAYABLE]
     if len(able) != 1 or options.sides != SIDES:
         raise UsageError(f"--replay needs both sides and one of the steps {', '.join(step_modules.REPLAYABLE)}")
@@ -119,7 +137,7 @@ def _replay(args: argparse.Namespace) -> int:
             json.dumps({"module": args.replay, "tensors": rows, "divergences": [d.as_json() for d in found]}, indent=1)
         )
     else:
-        console.print_replay(tensors, found, args.case)
+        console.print_replay(tensors, found, again)
     return 1 if found else 0
 
 

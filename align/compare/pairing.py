@@ -17,10 +17,11 @@ from align.compare.rows import judge
 from align.compare.statistics import compare
 from align.errors import UsageError
 from align.mapping import Mappings, check, port_module
+from align.record.naming import parts
 from align.record.store import Entry
 
 BOUNDARIES = ("activation/", "activation_grad/")
-PARAMETERS = ("grad/", "param/")  # what may stand before a parameter's name
+PARAMETERS = ("evaluation/grad/", "grad/", "param/", "update/")  # what may stand before a parameter's name
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def paired(sources: Sources, mapping: Mappings) -> Paired:
         found = _by_value(sources, *apart)
         names |= {name: own for name, (own, _) in found.items()}
         matched_by |= {name: how for name, (_, how) in found.items()}
-    matched_by |= {name: "override" for name in matched_by if _parameter(name) in mapping.get("parameters", {})}
+    told = {part: how for name, how in _told(mapping).items() for part in parts(name)}
+    matched_by |= {name: told[_parameter(name)] for name in matched_by if _parameter(name) in told}
     shown = {*names.values()}
     if all(name == own for name, own in names.items()) and len(shown) == len(ours):
         return Paired(sources, matched_by)
@@ -100,6 +102,11 @@ def paired(sources: Sources, mapping: Mappings) -> Paired:
     names |= {own if own not in theirs else f"{own} (port)": own for own in ours if own not in shown}
     twin = sources.port_twin and _Renamed(sources.port_twin, names)
     return Paired(replace(sources, port=_Renamed(sources.port, names), port_twin=twin), matched_by)
+
+
+def _told(mapping: Mappings) -> dict[str, str]:
+    """How each parameter that a mapping speaks of was found: by its user, unless it says otherwise."""
+    return {**dict.fromkeys(mapping.get("parameters", {}), "override"), **mapping.get("matched_by", {})}
 
 
 def _chosen(theirs: Iterable[str], ours: Collection[str], mapping: Mappings) -> Iterator[tuple[str, str]]:

@@ -65,14 +65,15 @@ def compare_runs(
 ) -> Verdict:
     """Judge every step of `steps` that either side recorded. `fixed` gates by reprod_log's rule (mean |a - b|).
 
-    `mapping` is a user's, see `align.mapping`.
+    `mapping` is a user's, see `align.mapping`; what a port was recorded with is in force in any case.
     """
     runs.check_comparable()
+    mapping = {**runs.port.manifest.parameters, **(mapping or {})}
     judged = []
     recorded = (runs.reference.manifest.steps.keys() | runs.port.manifest.steps.keys()) & set(steps)
     case = runs.reference.manifest.case
     for step in sorted(recorded, key=STEPS.index):
-        pairing = paired(_sources(runs, step), mapping or {})
+        pairing = paired(_sources(runs, step), mapping)
         sources = pairing.sources
         rows = judge_distributions(step, sources) if step in STATISTICAL else judge_step(step, sources, fixed)
         rows = [exceptions.noted(case, row, sources, fixed) for row in rows]

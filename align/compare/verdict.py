@@ -138,7 +138,7 @@ def unseen(rows: Iterable[Row]) -> tuple[str, ...]:
         if row.kind not in SUBJECTS or row.name.startswith(INSIDE):
             continue
         name = row.name
-        for prefix in ("random/", "loop/", "accumulated/", "ema/", "grad/", "param/"):
+        for prefix in ("random/", "loop/", "accumulated/", "evaluation/", "ema/", "grad/", "param/"):
             name = name.removeprefix(prefix)
         kind = "parameter" if name != row.name or row.kind == "parameter" else row.kind
         subject = f"{kind} {name}"

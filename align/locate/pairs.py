@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from align.mapping import Mappings, port_module
+from align.record import naming
 from align.record.calls import ROOT_MODULE
 from align.record.replay import LOSS, tensor_name
 
@@ -137,7 +138,7 @@ def _held(parameters: Mapping[str, str]) -> dict[str, frozenset[str]]:
     for own, reference in parameters.items():
         parts = own.split(".")
         for end in range(len(parts)):
-            held.setdefault(".".join(parts[:end]), set()).add(reference)
+            held.setdefault(".".join(parts[:end]), set()).update(naming.parts(reference))
     return {module: frozenset(names) for module, names in held.items()}
 
 

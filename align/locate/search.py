@@ -41,7 +41,7 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
         here: list[Divergence] = []
         if step.step in step_modules.REPLAYABLE and RAISED not in bad:
             # What is wrong in evaluation is wrong in training too, and is told once.
-            for part in step_modules.replays(step.step):
+            for part in step_modules.replays(step.step, recorder.options.case.alone):
                 here = here or [found for found in replayed(recorder, part) if found.module not in seen]
             here = [replace(found, step=step.step) for found in here]
             seen.update(divergence.module for divergence in here)

@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from align.case import Case, Training
 from align.errors import UsageError
-from align.plan import digits, gradients, photographs, weights
+from align.plan import digits, gradients, inputs, photographs, weights
 from align.plan.variants import variants
 from align.record import manifest
 from align.record.store import Store, StoreWriter
@@ -70,27 +70,24 @@ def build(
     `specs` describe the reference's tensors; `given` is a weight file's name and its tensors, probe weights otherwise.
     Raises UsageError for images or weights that cannot be used.
     """
-    chosen = photographs.read(photographs.in_folder(data) if data else photographs.shipped())
+    seen = data or not case.alone or any(spec.fill == "photographs" for spec in case.inputs)
+    chosen = photographs.read(photographs.in_folder(data) if data else photographs.shipped()) if seen else []
     folder = manifest.start(parent, "plan")
     origin = "probe weights"
     if given:
         origin = f"{Path(given[0]).name} {_hash_of(given[1])}"
     with StoreWriter(folder, "plan") as store:
         _add_weights(store, case, specs, given)
-        _add_inputs(store, case, chosen)
-        _add_losses(store, case)
-        _add_mixup(store, case, chosen)
+        inputs.add(store, case, chosen)
+        if not case.alone:
+            _add_losses(store, case)
+            _add_mixup(store, case, chosen)
         if case.training:
             _add_training(store, case.training, training_specs, case.seed)
         if "optim" in case.steps:
             for name, values in gradients.optimizer_inputs(training_specs or specs, case.seed):
                 store.add(f"optim/{name}", values, "input")
-    images = {}
-    (folder / "images").mkdir()
-    for photograph in chosen:
-        images[photograph.name] = photograph.name + photograph.path.suffix.lower()
-        shutil.copyfile(photograph.path, folder / "images" / images[photograph.name])
-    images |= variants(chosen[0], folder / "images")
+    images = {} if case.alone else _add_images(folder / "images", chosen)
     description = {
         "schema": SCHEMA,
         "case": json.loads(json.dumps(asdict(case))),
@@ -109,6 +106,15 @@ def build(
     else:
         folder.rename(final)
     return open_plan(final)
+
+
+def _add_images(folder: Path, chosen: list[photographs.Photograph]) -> dict[str, str]:
+    """The image files themselves, in `folder`; {name: file name}."""
+    folder.mkdir()
+    images = {photograph.name: photograph.name + photograph.path.suffix.lower() for photograph in chosen}
+    for photograph in chosen:
+        shutil.copyfile(photograph.path, folder / images[photograph.name])
+    return images | variants(chosen[0], folder)
 
 
 def _hash_of(arrays: Mapping[str, np.ndarray]) -> str:
@@ -141,19 +147,6 @@ def _add_weights(
         raise UsageError(f"{origin}: not weights of case {case.name}: {'; '.join(told)}. Give weights of this variant")
     for spec in specs:
         store.add(f"weights/{spec.name}", values[spec.name], spec.kind if spec.kind == "buffer" else "parameter")
-
-
-def _add_inputs(store: StoreWriter, case: Case, chosen: list[photographs.Photograph]) -> None:
-    rng = np.random.default_rng([case.seed, 1])
-    for prefix in ("input", *(f"bp_align/{i}/input" for i in range(case.iterations))):
-        for spec in case.inputs:
-            photos = spec.fill == "photographs"
-            values = photographs.crops(chosen, spec.shape, rng) if photos else rng.standard_normal(spec.shape)
-            store.add(f"{prefix}/{spec.name}", values.astype(np.float32), "input")
-    batch = case.inputs[0].shape[0]
-    for i in range(case.iterations):
-        store.add(f"bp_align/{i}/target", rng.permutation(case.classes)[:batch], "input")
-        store.add(f"bp_align/{i}/teacher", rng.standard_normal((batch, case.classes)).astype(np.float32), "input")
 
 
 def _add_losses(store: StoreWriter, case: Case) -> None:

@@ -21,6 +21,18 @@ def probe(specs: Iterable[Spec], seed: int) -> dict[str, np.ndarray]:
     return {spec.name: _probe_one(spec, _generator(seed, spec.name)).astype(np.float32) for spec in specs}
 
 
+def by_shape(specs: Iterable[Spec], seed: int) -> dict[str, np.ndarray]:
+    """Float64 arrays that depend on each spec's shape alone: equal ones for all tensors of one shape."""
+    return {spec.name: _of_shape(spec.shape, seed) for spec in specs}
+
+
+def _of_shape(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    rng = np.random.default_rng([seed, *shape])
+    if len(shape) < 2:  # a variance must be positive, and a scale may not be near zero
+        return rng.uniform(0.5, 1.5, shape)
+    return rng.uniform(-1, 1, shape) * math.sqrt(3 / math.prod(shape[1:]))
+
+
 def initial(specs: Iterable[Spec], seed: int) -> dict[str, np.ndarray]:
     """As `torch.nn` initialises: U(+-1/sqrt(fan_in)) for Linear and Conv, ones and zeros for norms, 0.02 for tokens."""
     specs = list(specs)

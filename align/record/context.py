@@ -15,23 +15,13 @@ from align import mapping
 from align.case import Case
 from align.errors import UsageError
 from align.plan import Plan
+from align.record.builders import resolve
+from align.record.naming import Naming, parts
 from align.record.noise import one_ulp_off
 from align.record.observer import Sink, observe
 from align.record.randomness import Tape
 from align.record.store import Store
 from align.sides import Side
-
-
-def resolve(path: str) -> Any:
-    """The object at an import path `module:name`; UsageError says which half is not there."""
-    module_name, _, attribute = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{path}: no module {error.name!r}; check the import path and the working directory") from None
-    if not hasattr(module, attribute):
-        raise UsageError(f"{path}: module {module_name!r} has no {attribute!r}")
-    return getattr(module, attribute)
 
 
 class Context:
@@ -65,29 +55,43 @@ class Context:
         """
         model = self.side.build(resolve(self.case.builder(self.side.name)), {**self.case.build, **(changes or {})})
         mapping.check(self.case.mapping, "modules", self.side.name, self.side.modules(model))
-        names = {reference: own for own, reference in self.reference_names.items()}
         known = {spec.name for spec in self.side.specs(model)}
         mapping.check(self.case.mapping, "parameters", self.side.name, known)
-        self.side.load(model, {names.get(name, name): array for name, array in self.arrays("weights/").items()})
+        state = self.naming.to_own(self.arrays("weights/"))
+        if self.case.pair:  # what has no counterpart stays as it is made, and is a row that fails
+            state = {name: array for name, (_, array) in self.side.state(model).items()} | state
+        self.side.load(model, state)
         self.side.set_training(model, training)
         return model
 
-    @cached_property
+    @property
     def reference_names(self) -> dict[str, str]:
-        """The reference's name of every tensor of the side's model by its own: by the mapping, or the case's rule."""
-        own = [name.removeprefix("weights/") for name in self.plan.tensors if name.startswith("weights/")]
+        """The reference's name of every tensor of the side's model by its own."""
+        return self.naming.reference
+
+    @cached_property
+    def naming(self) -> Naming:
+        """Which of the side's tensors are which of the reference's: by the mapping, or the case's rule."""
+        shapes = {
+            name.removeprefix("weights/"): entry.shape
+            for name, entry in self.plan.tensors.entries.items()
+            if name.startswith("weights/")
+        }
         if self.side.name == "torch":
-            return {name: name for name in own}
-        mapping.check(self.case.mapping, "parameters", "torch", own)
-        rule = resolve(self.case.port_names) if self.case.port_names else str
-        chosen = self.case.mapping.get("parameters", {})
-        names: dict[str, str] = {}
-        for name in own:
-            port = chosen.get(name) or rule(name)
-            if port in names:
-                raise UsageError(f"{names[port]} and {name} of the reference would both be {port} of the port")
-            names[port] = name
-        return names
+            return Naming({name: name for name in shapes}, shapes)
+        mapping.check(self.case.mapping, "parameters", "torch", shapes)
+        chosen = dict(self.case.mapping.get("parameters", {}))
+        told = {part for name in chosen for part in parts(name)}
+        if not self.case.pair:
+            rule = resolve(self.case.port_names) if self.case.port_names else str
+            chosen |= {name: rule(name) for name in shapes if name not in told}
+        seen: dict[str, str] = {}
+        for name, own in chosen.items():
+            for part in parts(own):
+                if part in seen:
+                    raise UsageError(f"{seen[part]} and {name} of the reference would both be {part} of the port")
+                seen[part] = name
+        return Naming(chosen, shapes)
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
         """The plan's arrays under a prefix, named without it."""
@@ -95,7 +99,14 @@ class Context:
 
     def array(self, name: str) -> np.ndarray:
         """One array of the plan; in a run that measures noise, moved by one ulp of the run's dtype."""
-        array = self.plan.tensors[name]
+        return self._moved(name, self.plan.tensors[name])
+
+    def cotangent(self, number: int, shape: tuple[int, ...]) -> Any:
+        """What backward begins with at the model's output of that number: standard-normal, the same on both sides."""
+        rng = np.random.default_rng([self.case.seed, 5, number])
+        return self.side.from_numpy(self._moved(f"cotangent/{number}", rng.standard_normal(shape).astype(np.float32)))
+
+    def _moved(self, name: str, array: np.ndarray) -> np.ndarray:
         if self._perturbation is None or array.dtype.kind != "f":
             return array
         return one_ulp_off(array, self.dtype, np.random.default_rng([self._perturbation, zlib.crc32(name.encode())]))
@@ -116,7 +127,7 @@ class Context:
         `numpy.random` and `random` are seeded, and put back afterwards. All depends on the plan's seed and on `scope`
         alone, neither on the dtype nor on a perturbation.
         """
-        unlike = self.case.port_names is not None or bool(self.case.mapping)
+        unlike = self.case.port_names is not None or any(name != own for name, own in self.naming.own.items())
         tape = Tape(self.case.seed, scope, by_order=unlike)
         states = random.getstate(), np.random.get_state()
         seed = zlib.crc32(f"{self.case.seed}/{scope}".encode())
@@ -134,8 +145,10 @@ class Context:
         """Whether this run only measures noise: what does not round need not be done."""
         return self._perturbation is not None
 
-    def inputs(self, prefix: str = "input") -> list[Any]:
-        return [self.tensor(f"{prefix}/{spec.name}") for spec in self.case.inputs]
+    def inputs(self, *, gradient: bool = False) -> dict[str, Any]:
+        """The model's inputs by name; with `gradient`, floating ones are leaves that are given one."""
+        kinds = {spec.name: self.plan.tensors[f"input/{spec.name}"].dtype.kind for spec in self.case.inputs}
+        return {name: self.tensor(f"input/{name}", gradient=gradient and kinds[name] == "f") for name in kinds}
 
     def recorded(self, step: str) -> Store:
         """What the reference recorded in the working dtype for an earlier step."""
@@ -178,3 +191,17 @@ class Context:
             self.emit(f"{name}/shape", np.array([size for size in draw.shape if size != 1], np.int64), "statistic")
             if draw.settings:
                 self.emit(f"{name}/{draw.kind}", np.array(list(draw.settings.values()), np.float64), "statistic")
+
+
+def arguments(case: Case, tensors: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Tensors by the name of the case's input, as the model takes them: positional arguments, and keywords."""
+    given: dict[str, Any] = {}
+    for spec in case.inputs:
+        argument, dot, key = spec.argument.partition(".")
+        argument = argument or str(sum(name.isdigit() for name in given))
+        if dot:
+            given.setdefault(argument, {})[key] = tensors[spec.name]
+        else:
+            given[argument] = tensors[spec.name]
+    positional = sorted((name for name in given if name.isdigit()), key=int)
+    return [given[name] for name in positional], {name: v for name, v in given.items() if not name.isdigit()}

@@ -39,6 +39,7 @@ class Manifest:
     failures: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     code: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)  # where paired: the reference's table, the port's mapping
     files: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

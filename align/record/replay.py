@@ -112,7 +112,7 @@ def record_boundaries(side: Side, subject: Subject, sink: Sink) -> Places:
         return rebuilt(side, outputs, visible(labels.leave(module), "out"))
 
     with side.hooked(subject.model, before, after):
-        outputs = subject.model(*subject.inputs)
+        outputs = subject.run()
     if subject.loss is None:
         return labels.places
     loss = subject.loss(outputs)
@@ -191,7 +191,7 @@ def record_forced(
 
     unseen = tracer.unseen if tracer else _as_it_is
     with side.hooked(subject.model, unseen(before), unseen(after)):
-        outputs = subject.model(*subject.inputs)
+        outputs = subject.run()
     if subject.loss is None:
         return labels.places
     loss = subject.loss(outputs)
@@ -202,9 +202,9 @@ def record_forced(
         gradient = side.received(leaf)
         if gradient is not None:
             sink.add(f"{name}/grad", gradient, "gradient")
-    for name, gradient in side.gradients(subject.model).items():
+    for name, gradient in subject.naming.to_reference(side.gradients(subject.model)).items():
         if gradient is not None:
-            sink.add(f"grad/{subject.reference_names.get(name, name)}", gradient, "gradient")
+            sink.add(f"grad/{name}", gradient, "gradient")
     return labels.places
 
 
@@ -262,12 +262,12 @@ def traced(
     """Every operation of the named calls: of the reference as it runs, of the port on the reference's boundaries."""
     inside = _Inside(sink, modules)
     backward = subject.loss is not None
-    with side.trace(inside, subject.model, inputs=subject.inputs, gradients=backward) as tracer:
+    with side.trace(inside, subject.model, inputs=(subject.inputs, subject.keywords), gradients=backward) as tracer:
         inside.running = tracer.running
         if reference is not None:
             record_forced(side, subject, reference, _Nowhere(), tracer, pairs)
         else:
-            outputs = subject.model(*subject.inputs)
+            outputs = subject.run()
             if subject.loss:
                 side.backward([subject.loss(outputs)])
     return tracer.trace

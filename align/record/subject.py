@@ -5,17 +5,24 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from align.record.naming import Naming
+
 
 @dataclass(frozen=True)
 class Subject:
     """`loss` is None for a step that only goes forward; otherwise it takes the model's outputs and gives a scalar.
 
-    `reference_names` holds the reference's name of each of the model's parameters by the model's own. `randomness()` is
-    what it runs in, if it draws: the numbers are the same every time.
+    `naming` says which of the model's parameters are which of the reference's. `randomness()` is what it runs in, if it
+    draws: the numbers are the same every time.
     """
 
     model: Any
     inputs: list[Any]
     loss: Callable[[Any], Any] | None = None
-    reference_names: Mapping[str, str] = field(default_factory=dict)
+    naming: Naming = field(default_factory=Naming)
     randomness: Callable[[], AbstractContextManager[Any]] = nullcontext
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self) -> Any:
+        """The model's outputs."""
+        return self.model(*self.inputs, **self.keywords)

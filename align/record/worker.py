@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from blake3 import blake3
 
 from align import case as cases
 from align import steps
+from align.case import package_of
 from align.errors import AlignError, EnvironmentFault, UsageError
 from align.plan import Plan, open_plan
-from align.record import line_step, manifest, replay
-from align.record.context import Context, resolve
+from align.record import line_step, manifest, replay, table
+from align.record.builders import resolve
+from align.record.context import Context
 from align.record.noise import NoiseMeter
 from align.record.observer import Sink
 from align.record.settings import settings, treated
@@ -54,6 +57,7 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     noise: dict[str, dict[str, dict[str, list[tuple[float, float]]]]] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 class Worker:
@@ -81,6 +85,25 @@ class Worker:
         if todo.training:
             answer["training_specs"] = self._specs(todo.training.reference, todo.training.build)
         return answer
+
+    def table(self, case: Mapping[str, Any], plan: str) -> dict[str, Any]:
+        """The side's tensors as `align.plan.parameters` pairs them; `raised` if the port cannot be run for sketches."""
+        todo = cases.from_json(case)
+        builder = resolve(todo.builder(self.side.name))
+        build = partial(self.side.build, builder, todo.build)
+        try:
+            return {"rows": table.table(self.side, todo, open_plan(Path(plan)), build)}
+        except AlignError:
+            raise
+        except Exception as error:
+            if self.side.name == "torch":
+                raise
+            _log(error)
+            self.side.set_precision("float32")
+            return {
+                "rows": [{**asdict(spec), "print": None} for spec in self.side.specs(build())],
+                "raised": _told(error),
+            }
 
     def _specs(self, builder: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [asdict(spec) for spec in self.side.specs(self.side.build(resolve(builder), arguments))]
@@ -191,7 +214,7 @@ class Worker:
                     places = replay.record_boundaries(self.side, subject, writer)
                 else:
                     places = replay.record_forced(self.side, subject, Store(path, f"{step}-torch"), writer, pairs=pairs)
-        names = subject.reference_names
+        names = subject.naming.reference
         parameters = {spec.name: names.get(spec.name, spec.name) for spec in self.side.specs(subject.model)}
         return {"places": places, "parameters": parameters, "settings": settings(modules)}
 
@@ -231,9 +254,9 @@ class Worker:
     def close(self, run: str) -> dict[str, Any]:
         """Write the manifest; the harness gives the recordings their names when all are whole."""
         state = self._runs[run]
-        for step, table in state.noise.items():
+        for step, errors in state.noise.items():
             path = state.folder / f"{step}{manifest.NOISE}"
-            path.write_text(json.dumps(table))
+            path.write_text(json.dumps(errors))
             state.files[path.name] = blake3(path.read_bytes()).hexdigest()
         made = manifest.Manifest(
             case=state.case.name,
@@ -245,7 +268,8 @@ class Worker:
             steps=state.seconds,
             failures=state.failures,
             environment=self.environment(),
-            code=_code({state.case.package(self.side.name), state.case.builder(self.side.name).partition(":")[0]}),
+            parameters=state.parameters,
+            code=_code({state.case.package(self.side.name), package_of(state.case.builder(self.side.name))} - {*OTHER}),
             files=state.files,
         )
         manifest.seal(state.folder, made)

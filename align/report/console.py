@@ -37,8 +37,11 @@ def progress(totals: dict[str, int], quiet: bool) -> Iterator[Report]:
         yield report
 
 
-def print_verdict(result: Verdict, out: str, console: Console | None = None) -> None:
-    """The final table: step, rows, worst difference, verdict, seconds; then the first failing rows."""
+def print_verdict(result: Verdict, out: str, again: str = "", console: Console | None = None) -> None:
+    """The final table: step, rows, worst difference, verdict, seconds; then the first failing rows.
+
+    `again` is the command that runs one `{step}` once more; without it no such command is printed.
+    """
     console = wide(console)
     table = Table(title=f"{result.case}: {result.environment_line}", title_justify="left")
     table.add_column("step", no_wrap=True)
@@ -68,7 +71,7 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
         console.print(f"  [red]{row.verdict}[/] {row.step}: {escape(row.name)}: {escape(row.reason)}", soft_wrap=True)
     if len(failing) > SHOWN:
         console.print(f"  ... and {len(failing) - SHOWN} more rows, see {out}/rows.jsonl", soft_wrap=True)
-    _print_divergences(console, result.divergences, result.case, result.rows)
+    _print_divergences(console, result.divergences, again, result.rows)
     if len(_by_line(result.divergences)) > SHOWN:
         console.print(f"  ... more of them in {out}/verdict.json", soft_wrap=True)
     for complaint in result.complaints:
@@ -80,14 +83,14 @@ def print_verdict(result: Verdict, out: str, console: Console | None = None) -> 
     console.print(f"[bold {colour}]{result.verdict}[/]{blamed}. Reports: {out}", soft_wrap=True, highlight=False)
 
 
-def print_replay(tensors: list[Replayed], found: list[Divergence], case: str, console: Console | None = None) -> None:
+def print_replay(tensors: list[Replayed], found: list[Divergence], again: str, console: Console | None = None) -> None:
     """One module alone: what its own code makes, and the two source lines if it is wrong."""
     console = wide(console)
     table = Table("tensor", "shape", "own error (relative)")
     for tensor in tensors:
         table.add_row(escape(tensor.name), str(tensor.shape), f"{tensor.error:.3g}")
     console.print(table)
-    _print_divergences(console, found, case)
+    _print_divergences(console, found, again)
     console.print("[bold red]misaligned[/]" if found else "[bold green]aligned[/]")
 
 
@@ -111,10 +114,10 @@ def _by_line(divergences: Iterable[Divergence]) -> list[list[Divergence]]:
 
 
 def _print_divergences(
-    console: Console, divergences: Iterable[Divergence], case: str, rows: Sequence[Row] = ()
+    console: Console, divergences: Iterable[Divergence], again: str, rows: Sequence[Row] = ()
 ) -> None:
     for number, (first, *others) in enumerate(_by_line(divergences)[:SHOWN], 1):
-        _print_divergence(console, number, first, case, _before_and_after(first, rows))
+        _print_divergence(console, number, first, again, _before_and_after(first, rows))
         modules = ", ".join(escape(divergence.module) for divergence in others if divergence.module)
         if modules:
             console.print(f"   likewise  {modules}", soft_wrap=True, highlight=False)
@@ -132,7 +135,7 @@ def _before_and_after(divergence: Divergence, rows: Sequence[Row]) -> str:
     return ""
 
 
-def _print_divergence(console: Console, number: int, divergence: Divergence, case: str, seen: str) -> None:
+def _print_divergence(console: Console, number: int, divergence: Divergence, again: str, seen: str) -> None:
     """The two source lines one above the other."""
     subject = f"{divergence.step}: {escape(divergence.module)}" if divergence.module else divergence.step
     told = f"[bold]{number}. {subject}[/]: {escape(divergence.what)}"
@@ -150,10 +153,9 @@ def _print_divergence(console: Console, number: int, divergence: Divergence, cas
         console.print(f"   cause     {escape(told)}", soft_wrap=True, highlight=False)
     if seen:
         console.print(f"   float64   {escape(seen)}", soft_wrap=True, highlight=False)
-    if not (divergence.module and divergence.port):
-        return
-    again = f"align run {divergence.step} --case {case} --replay {shlex.quote(divergence.module)}"
-    console.print(f"   alone     {again}", soft_wrap=True, highlight=False, style="dim")
+    if again and divergence.module and divergence.port:
+        command = f"{again.replace('{step}', divergence.step)} --replay {shlex.quote(divergence.module)}"
+        console.print(f"   alone     {escape(command)}", soft_wrap=True, highlight=False, style="dim")
 
 
 def _in_noise(judgement: Judgement | None) -> str:

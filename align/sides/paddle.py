@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 
 from align.errors import EnvironmentFault, UsageError
+from align.record.builders import HINT, Function
 from align.record.observer import Sink
 from align.record.places import noting_constructors
 from align.record.randomness import Tape
@@ -49,7 +50,7 @@ class PaddleSide:
         # Paddle has no half-precision kernels for initialisers on a CPU; the weights are loaded later anyhow.
         paddle.set_default_dtype("float64" if self._dtype == "float64" else "float32")
         with noting_constructors(paddle.nn.Layer):
-            model = builder(**arguments)
+            model = self._model(builder, arguments)
         paddle.set_default_dtype(self._dtype)
         # `to` casts integer buffers too, and nn.LSTM does not survive it: only where something floating needs it.
         floating = [tensor for _, _, tensor, _ in self._named(model) if tensor.is_floating_point()]
@@ -58,6 +59,14 @@ class PaddleSide:
         if self._dtype == "float64":
             round_constants(model.sublayers(include_self=True))
         return model
+
+    def _model(self, builder: Any, arguments: Mapping[str, Any]) -> paddle.nn.Layer:
+        made = builder if isinstance(builder, (paddle.nn.Layer, Function)) else builder(**arguments)
+        if isinstance(made, Function):
+            return self.as_model(made)
+        if not isinstance(made, paddle.nn.Layer):
+            raise UsageError(f"paddle side: the builder gives {type(made).__name__}, not a paddle.nn.Layer; {HINT}")
+        return made
 
     def _named(self, model: Any) -> Iterable[tuple[str, str, paddle.Tensor, paddle.nn.Layer]]:
         """(reference name, kind, tensor, owner) of every parameter and every buffer that is saved."""
@@ -230,8 +239,8 @@ class PaddleSide:
 
     def as_model(self, function: Callable[[Any], Any]) -> Any:
         class Wrapped(paddle.nn.Layer):
-            def forward(self, inputs: Any) -> Any:
-                return function(inputs)
+            def forward(self, *inputs: Any, **keywords: Any) -> Any:
+                return function(*inputs, **keywords)
 
         return Wrapped()
 

@@ -1,5 +1,6 @@
 """The reference's side: PyTorch."""
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from align.errors import EnvironmentFault
+from align.errors import EnvironmentFault, UsageError
+from align.record.builders import HINT, Function
 from align.record.observer import Sink
 from align.record.places import noting_constructors
 from align.record.randomness import Tape
@@ -42,11 +44,21 @@ class TorchSide:
     def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any], seed: int = 0) -> Any:
         torch.manual_seed(seed)
         with noting_constructors(torch.nn.Module):
-            model = builder(**arguments)
+            model = self._model(builder, arguments)
         model = model.to(device=self._device, dtype=self._dtype)
         if self._dtype == torch.float64:
             round_constants(model.modules())
         return model
+
+    def _model(self, builder: Any, arguments: Mapping[str, Any]) -> torch.nn.Module:
+        if isinstance(builder, torch.nn.Module):
+            return copy.deepcopy(builder)
+        made = builder if isinstance(builder, Function) else builder(**arguments)
+        if isinstance(made, Function):
+            return self.as_model(made)
+        if not isinstance(made, torch.nn.Module):
+            raise UsageError(f"torch side: the builder gives {type(made).__name__}, not a torch.nn.Module; {HINT}")
+        return made
 
     def _named(self, model: Any) -> Iterable[tuple[str, str, torch.Tensor, torch.nn.Module]]:
         """(name, kind, tensor, owner) of every parameter and every buffer that is saved, tied ones under one name."""
@@ -54,6 +66,7 @@ class TorchSide:
         saved = model.state_dict().keys()
         named = [(name, "parameter", tensor) for name, tensor in model.named_parameters()]
         named += [(name, "buffer", tensor) for name, tensor in model.named_buffers() if name in saved]
+        named = [row for row in named if not _counts_batches(row[0], modules)]
         for name, kind, tensor in named:
             yield name, kind, tensor, modules[name.rpartition(".")[0]]
 
@@ -66,6 +79,8 @@ class TorchSide:
         # Tied tensors have one name here, and several in a state dict.
         tied = {name: first.get(id(tensor)) for name, tensor in model.state_dict(keep_vars=True).items()}
         tensors |= {name: tensors[own] for name, own in tied.items() if name not in tensors and own in tensors}
+        modules = dict(model.named_modules())
+        tensors |= {name: own for name, own in model.state_dict().items() if _counts_batches(name, modules)}
         model.load_state_dict(tensors, strict=True)
 
     def state(self, model: Any) -> dict[str, tuple[str, np.ndarray]]:
@@ -196,8 +211,8 @@ class TorchSide:
 
     def as_model(self, function: Callable[[Any], Any]) -> Any:
         class Wrapped(torch.nn.Module):
-            def forward(self, inputs: Any) -> Any:
-                return function(inputs)
+            def forward(self, *inputs: Any, **keywords: Any) -> Any:
+                return function(*inputs, **keywords)
 
         return Wrapped()
 
@@ -229,10 +244,18 @@ def _pre_hook(before: Callable[[str, Any], Any], name: str) -> Callable[..., Any
     return hook
 
 
+def _counts_batches(name: str, modules: Mapping[str, torch.nn.Module]) -> bool:
+    """Whether it is the counter that a batch normalisation with a momentum keeps and never reads; Paddle has none."""
+    owner, _, last = name.rpartition(".")
+    return last == "num_batches_tracked" and getattr(modules[owner], "momentum", None) is not None
+
+
 def _set_switches(threads: int, tf32: bool) -> list[Switch]:
     """Set and read back. Names: PyTorch's notes on reproducibility and on CUDA semantics (TensorFloat-32)."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=False)
+    # In evaluation without gradients it would replace a whole encoder layer by one kernel that no hook sees into.
+    torch.backends.mha.set_fastpath_enabled(False)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -242,6 +265,7 @@ def _set_switches(threads: int, tf32: bool) -> list[Switch]:
     asked_and_found: list[tuple[str, object, object]] = [
         ("threads", threads, torch.get_num_threads()),
         ("deterministic algorithms", True, torch.are_deterministic_algorithms_enabled()),
+        ("mha fast path", False, torch.backends.mha.get_fastpath_enabled()),
         ("cudnn.benchmark", False, torch.backends.cudnn.benchmark),
         ("cudnn.deterministic", True, torch.backends.cudnn.deterministic),
         ("cuda.matmul.allow_tf32", tf32, torch.backends.cuda.matmul.allow_tf32),

@@ -43,9 +43,10 @@ def load(name: str) -> Step:
     return importlib.import_module(f"align.steps.{name}")
 
 
-def replays(step: str) -> tuple[str, ...]:
+def replays(step: str, alone: bool) -> tuple[str, ...]:
     """What of a step can be replayed, by the names that `subject` takes: `forward`, and `forward:training`."""
-    return (step, f"{step}:training") if step == "forward" else (step,)
+    parts = {"forward": (step, f"{step}:training"), "bp_align": (f"{step}:evaluation", step) if alone else (step,)}
+    return parts.get(step, (step,))
 
 
 def subject(replay: str, context: Context) -> Subject:

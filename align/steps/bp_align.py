@@ -7,14 +7,22 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from align.record.context import Context
+from align.record.context import Context, arguments
 from align.record.subject import Subject
+from align.steps import cotangents
 from align.steps.loss import criterion
 
 
 def subject(context: Context) -> Subject:
     """The first iteration's forward and backward."""
+    if context.case.alone:
+        return cotangents.subject(context)
     return iteration(context, context.model(training=True), 0)
+
+
+def evaluation_subject(context: Context) -> Subject:
+    """Of models that stand alone, which are compared in both modes."""
+    return cotangents.evaluation_subject(context)
 
 
 def iteration(context: Context, model: Any, i: int, samples: slice = slice(None)) -> Subject:
@@ -23,13 +31,23 @@ def iteration(context: Context, model: Any, i: int, samples: slice = slice(None)
     def tensor(name: str) -> Any:
         return context.side.from_numpy(context.array(f"bp_align/{i}/{name}")[samples])
 
-    inputs = [tensor(f"input/{spec.name}") for spec in context.case.inputs]
+    inputs = {spec.name: tensor(f"input/{spec.name}") for spec in context.case.inputs}
+    positional, keywords = arguments(context.case, inputs)
     teacher, target = tensor("teacher"), tensor("target")
-    loss_of = criterion(context, partial(_given, teacher))
-    return Subject(model, inputs, lambda outputs: loss_of(inputs[0], outputs, target), context.reference_names)
+    loss_of, first = criterion(context, partial(_given, teacher)), next(iter(inputs.values()))
+    return Subject(
+        model, positional, lambda outputs: loss_of(first, outputs, target), context.naming, keywords=keywords
+    )
 
 
 def record(context: Context) -> None:
+    if context.case.alone:
+        cotangents.record(context)
+    else:
+        _train(context)
+
+
+def _train(context: Context) -> None:
     side, case, optim = context.side, context.case, context.package("optim")
     model = context.model(training=True)
     optimizer = optim.build_optimizer(model, **context.scalars(case.optimizer))
@@ -38,12 +56,12 @@ def record(context: Context) -> None:
         now = iteration(context, model, i)
         assert now.loss
         with context.observing(model, gradients=True) if i == 0 else nullcontext():
-            loss = now.loss(model(*now.inputs))
+            loss = now.loss(now.run())
             side.backward([loss])
         context.emit(f"loss/{i}", loss, "output", headline=True)
         if i == 0:
-            for name, gradient in side.gradients(model).items():
-                context.emit(f"grad/{context.reference_names.get(name, name)}", gradient, "gradient", headline=True)
+            for name, gradient in context.naming.to_reference(side.gradients(model)).items():
+                context.emit(f"grad/{name}", gradient, "gradient", headline=True)
         norm = optim.update(optimizer, model, clip)
         if norm is not None:
             context.emit(f"grad_norm/{i}", norm, "statistic")
@@ -60,9 +78,9 @@ def _accumulated(context: Context) -> None:
     for samples in (slice(None, 2), slice(-2, None)):
         now = iteration(context, model, 0, samples)
         assert now.loss
-        side.backward([now.loss(model(*now.inputs))])
-    for name, gradient in side.gradients(model).items():
-        context.emit(f"accumulated/grad/{context.reference_names.get(name, name)}", gradient, "gradient")
+        side.backward([now.loss(now.run())])
+    for name, gradient in context.naming.to_reference(side.gradients(model)).items():
+        context.emit(f"accumulated/grad/{name}", gradient, "gradient")
 
 
 def _given(logits: Any, inputs: Any) -> Any:

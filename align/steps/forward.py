@@ -1,23 +1,98 @@
-"""`forward`: features, logits and every module's activations in evaluation, and outputs in training mode, rates 0."""
+"""`forward`: outputs and every module's activations in evaluation, and outputs in training mode.
 
-from align.record.context import Context
+Of a case with a recipe, training mode has its rates at 0. Of models that stand alone, draws are answered by a tape, and
+what a training pass adds to buffers is compared too.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from align.errors import UsageError
+from align.record.context import Context, arguments
+from align.record.observer import leaves
 from align.record.subject import Subject
 
 
 def subject(context: Context) -> Subject:
-    return Subject(context.model(), context.inputs(), reference_names=context.reference_names)
+    return _subject(context, context.model(), "evaluation")
 
 
 def training_subject(context: Context) -> Subject:
-    return Subject(context.model(training=True), context.inputs(), reference_names=context.reference_names)
+    return _subject(context, context.model(training=True), "training")
+
+
+def _subject(context: Context, model: Any, mode: str) -> Subject:
+    positional, keywords = arguments(context.case, context.inputs())
+    drawn = {"randomness": partial(context.randomness, f"forward/{mode}", model)} if context.case.alone else {}
+    return Subject(model, positional, naming=context.naming, keywords=keywords, **drawn)
 
 
 def record(context: Context) -> None:
-    model, inputs = context.model(), context.inputs()
-    with context.side.no_gradient():
-        context.emit("features", model.forward_features(*inputs), "output", headline=True)
-        with context.observing(model):
-            logits = model(*inputs)
-        context.emit("logits", logits, "output", headline=True)
-        context.side.set_training(model, True)
-        context.emit("training", model(*inputs), "output")
+    side, case, now = context.side, context.case, subject(context)
+    before = side.state(now.model) if case.alone else {}
+    with side.no_gradient():
+        if case.features:
+            features = getattr(now.model, case.features)(*now.inputs, **now.keywords)
+            context.emit("features", features, "output", headline=True)
+        with now.randomness(), context.observing(now.model):
+            outputs = now.run()
+        _emit_outputs(context, "output" if case.alone else "logits", outputs, headline=True)
+        side.set_training(now.model, True)
+        trained = _subject(context, now.model, "training")
+        with trained.randomness(), _counting(context, now.model) as counts:
+            outputs = trained.run()
+        _emit_outputs(context, "training", outputs)
+    if case.alone:
+        _emit_state(context, before, side.state(now.model), counts)
+
+
+def _emit_outputs(context: Context, name: str, outputs: Any, *, headline: bool = False) -> None:
+    found = list(leaves(context.side, outputs))
+    if not found:
+        raise UsageError(
+            f"case {context.case.name}, {context.side.name} side: the model gives {type(outputs).__name__} without a "
+            "tensor; wrap it so that it gives tensors, or tuples, lists or dictionaries of them"
+        )
+    for path, tensor in found:
+        context.emit(f"{name}{path}", tensor, "output", headline=headline)
+
+
+@contextmanager
+def _counting(context: Context, model: Any) -> Iterator[dict[str, int]]:
+    """By module, how many values of each channel (axis 1) went into its last call."""
+    counts: dict[str, int] = {}
+
+    def before(module: str, inputs: Any) -> None:
+        shape = next((tuple(tensor.shape) for _, tensor in leaves(context.side, inputs)), ())
+        if len(shape) > 1 and shape[1]:
+            counts[module] = math.prod(shape) // shape[1]
+
+    with context.side.hooked(model, before, lambda *_: None):
+        yield counts
+
+
+def _emit_state(
+    context: Context,
+    before: dict[str, tuple[str, np.ndarray]],
+    after: dict[str, tuple[str, np.ndarray]],
+    counts: dict[str, int],
+) -> None:
+    """Every parameter and buffer as loaded, and what the training pass has added to each buffer.
+
+    A framework may estimate a variance otherwise from the same values: their number stands with the row.
+    """
+    kinds = {context.reference_names.get(name, name): kind for name, (kind, _) in before.items()}
+    held = context.naming.to_reference({name: array for name, (_, array) in before.items()})
+    for name, array in held.items():
+        context.emit(f"param/{name}", array, kinds.get(name, "parameter"))
+    buffers = [name for name, (kind, _) in before.items() if kind == "buffer"]
+    for name in buffers:
+        change = after[name][1] - before[name][1] if before[name][1].dtype.kind != "b" else after[name][1]
+        count = counts.get(name.rpartition(".")[0])
+        named = context.reference_names.get(name, name)
+        context.emit(f"update/{named}", change, "buffer", facts={"count": count} if count else None)

@@ -8,7 +8,8 @@ import zlib
 
 import numpy as np
 
-from align.record.context import Context, resolve
+from align.record.builders import resolve
+from align.record.context import Context
 
 SAMPLE = 16384  # values kept of a parameter, all models together: a range that is 0.5 % off shows (docs/verdict.md)
 MODELS = (4, 64)  # at least and at most so many models: a bias of 16 then has 1,024 values

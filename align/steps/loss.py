@@ -8,7 +8,7 @@ from align.record.context import Context
 
 def criterion(context: Context, teacher: Callable[[Any], Any] | None = None) -> Callable[[Any, Any, Any], Any]:
     """The case's training criterion, `(inputs, outputs, targets) -> scalar`, made by the side's own package."""
-    losses, recipe = context.package("losses"), context.case.loss
+    losses, recipe = context.package("losses"), context.case.criterion
     base = losses.LabelSmoothingCrossEntropy(smoothing=context.scalar(recipe.smoothing))
     return losses.DistillationLoss(
         base, teacher, recipe.distillation, context.scalar(recipe.alpha), context.scalar(recipe.tau)

@@ -15,7 +15,8 @@ import numpy as np
 
 from align.case import Case
 from align.plan.gradients import SETS
-from align.record.context import Context, resolve
+from align.record.builders import resolve
+from align.record.context import Context
 
 # Adam's, as float32 holds them. Paddle's float32 kernel works out 1 - beta in float32, and of .999 that is 1.3e-5 of
 # itself off, a difference inherent in the framework; of these it is exact. That the defaults are .9 and .999 on both

@@ -44,12 +44,12 @@ def _one_pass(context: Context) -> tuple[Tape, Any]:
     side, now = context.side, subject(context)
     assert now.loss
     with now.randomness() as tape:
-        loss = now.loss(now.model(*now.inputs))
+        loss = now.loss(now.run())
         side.backward([loss])
     context.emit_draws(tape)
     context.emit("random/loss", loss, "output")
-    for name, gradient in side.gradients(now.model).items():
-        context.emit(f"random/grad/{now.reference_names.get(name, name)}", gradient, "gradient")
+    for name, gradient in now.naming.to_reference(side.gradients(now.model)).items():
+        context.emit(f"random/grad/{name}", gradient, "gradient")
     return tape, now.model
 
 

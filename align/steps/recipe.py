@@ -5,7 +5,8 @@ from typing import Any
 
 from align.case import Training
 from align.errors import UsageError
-from align.record.context import Context, resolve
+from align.record.builders import resolve
+from align.record.context import Context
 
 
 def recipe_of(context: Context) -> Training:
@@ -39,7 +40,9 @@ def optimizer_and_schedule(context: Context, model: Any) -> tuple[Any, Any]:
 
 def classification(context: Context) -> Callable[[Any, Any, Any], Any]:
     """`(images, outputs, targets) -> loss`: label smoothing, the mean over the heads of a distilled model."""
-    smooth = context.package("losses").LabelSmoothingCrossEntropy(smoothing=context.scalar(context.case.loss.smoothing))
+    smooth = context.package("losses").LabelSmoothingCrossEntropy(
+        smoothing=context.scalar(context.case.criterion.smoothing)
+    )
 
     def criterion(_: Any, outputs: Any, target: Any) -> Any:
         heads = outputs if isinstance(outputs, tuple) else (outputs,)

@@ -5,7 +5,8 @@ from tempfile import TemporaryDirectory
 
 from safetensors.numpy import load_file
 
-from align.record.context import Context, resolve
+from align.record.builders import resolve
+from align.record.context import Context
 
 NATIVE = {"torch": "weights.pth", "paddle": "weights.pdparams"}
 

@@ -1,0 +1,76 @@
+"""`align check`: two models, without a file to write: forwards and backwards, in evaluation and in training mode."""
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+from align import mapping
+from align.case import ALONE, Case
+from align.cli import gate, inputs, run, sides
+from align.pipeline import Options
+from align.sides import DTYPES
+
+EXAMPLE = "align check torchvision.models:resnet50 paddle.vision.models:resnet50 --input 2,3,224,224"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    what = (
+        "package.module:name or file.py:name, with literal arguments in brackets if need be: module:Net(10, bias=False)"
+    )
+    parser.add_argument("reference", metavar="REFERENCE", help=f"the PyTorch model's builder: {what}")
+    parser.add_argument("port", metavar="PORT", help="the Paddle model's builder, likewise")
+    inputs.configure(parser)
+    parser.add_argument("--step", choices=ALONE, nargs="+", default=ALONE, help="default: both")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="the working type (default: float32)")
+    parser.add_argument("--seed", type=int, metavar="N", default=Case.seed, help="of the weights and inputs")
+    parser.add_argument("--name", help="of the case, in reports and folders (default: the reference's name)")
+    parser.add_argument("--map", type=Path, metavar="FILE", help="which names of the port belong to which (TOML)")
+    parser.add_argument("--write-map", type=Path, metavar="FILE", help="write there which names were found to belong")
+    parser.add_argument("--replay", metavar="MODULE", help="compare one MODULE alone, on the reference's own inputs")
+    run.configure_results(parser)
+    sides.configure(parser)
+    gate.configure(parser)
+    parser.epilog = f"example: {EXAMPLE}. A function is its own model if its inputs are dots: torch:cumsum(..., dim=1)"
+
+
+def execute(args: argparse.Namespace) -> int:
+    options = options_of(args)
+    specs = " ".join(f"--input {shlex.quote(spec)}" for spec in args.input)
+    again = f"align check {shlex.quote(args.reference)} {shlex.quote(args.port)} {specs} --step {{step}}"
+    if args.replay:
+        return run.replayed(options, args, again)
+    return run.gated(options, args, again)
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """The options of a check, whose case is made of its arguments."""
+    case = Case(
+        name=args.name or name_of(args.reference),
+        reference=args.reference,
+        port=args.port,
+        build={},
+        inputs=inputs.read(args.input),
+        loss=None,
+        pair=True,
+        mapping=mapping.read(args.map),
+        steps=ALONE,
+        seed=args.seed,
+    )
+    return Options(
+        case=case,
+        out=args.out.absolute(),
+        steps=tuple(step for step in ALONE if step in args.step),
+        dtype=args.dtype,
+        devices=sides.devices(args),
+        pythons=sides.pythons(args),
+        threads=args.threads,
+        tf32=args.tf32,
+        modules=tuple(args.modules),
+    )
+
+
+def name_of(path: str) -> str:
+    """A name for files, from a builder's path: `torchvision.models:resnet50(...)` is `resnet50`."""
+    name = path.partition("(")[0].partition(":")[2] or path
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "model"
