@@ -15,6 +15,7 @@ COMMANDS = {
     "check": ("check", "compare any two models, given by their import paths, without a file to write"),
     "record": ("record", "record one side only, to be compared with `align diff`"),
     "diff": ("diff", "compare recordings made earlier or elsewhere, or two reprod_log files"),
+    "zoo": ("zoo", "compare many pairs in a row: by default the two frameworks' own models and layers"),
     "report": ("report", "write report.html, junit.xml and summary.md again from a run's folder"),
     "mutate": ("mutate", "put known bugs into copies of the port and see whether the gate goes red, and where"),
     "convert": ("convert", "convert weights among .pth, .safetensors and .pdparams"),

@@ -4,7 +4,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from align.cases import CASES
+from align.cases import every
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -13,9 +13,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     if args.json:
-        print(json.dumps({name: asdict(case) for name, case in CASES.items()}, indent=1))
+        print(json.dumps({name: asdict(case) for name, case in every().items()}, indent=1))
         return 0
-    width = max(map(len, CASES))
-    for name, case in CASES.items():
+    width = max(map(len, every()))
+    for name, case in every().items():
         print(f"{name:<{width}}  {case.summary}")
     return 0

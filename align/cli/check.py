@@ -7,7 +7,8 @@ from pathlib import Path
 
 from align import mapping
 from align.case import ALONE, Case
-from align.cli import gate, inputs, run, sides
+from align.cases import inputs
+from align.cli import gate, run, sides
 from align.pipeline import Options
 from align.sides import DTYPES
 
@@ -15,9 +16,7 @@ EXAMPLE = "align check torchvision.models:resnet50 paddle.vision.models:resnet50
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    what = (
-        "package.module:name or file.py:name, with literal arguments in brackets if need be: module:Net(10, bias=False)"
-    )
+    what = "package.module:name or file.py:name; literal arguments, if it needs any, in brackets"
     parser.add_argument("reference", metavar="REFERENCE", help=f"the PyTorch model's builder: {what}")
     parser.add_argument("port", metavar="PORT", help="the Paddle model's builder, likewise")
     inputs.configure(parser)

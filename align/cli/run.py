@@ -12,12 +12,10 @@ from align.case import STEPS
 from align.cases import find
 from align.cli import gate, sides
 from align.compare import waivers
-from align.compare.runs import Runs, compare_runs
-from align.diagnose.rows import with_row_causes
 from align.errors import NothingCompared, UsageError
-from align.locate.search import divergences, replay_module
-from align.locate.trajectory import partings
-from align.pipeline import NEEDS, TWIN, Options, Recorder, noise_runs, order
+from align.gate import judged
+from align.locate.search import replay_module
+from align.pipeline import NEEDS, Options, Recorder, noise_runs, order
 from align.record.lock import exclusive
 from align.record.manifest import Recording
 from align.report import classic, console
@@ -81,12 +79,7 @@ def gated(options: Options, args: argparse.Namespace, again: str) -> int:
     with exclusive(options.out), staged(options.out) as reports:
         with Recorder(options, lambda *_: None) as recorder:
             recordings = _record(recorder, args)
-            options = recorder.options  # with the port's parameters found, where that was asked for
-            runs = _runs(options, recordings)
-            result = compare_runs(runs, exceptions, args.fixed, mapping=options.case.mapping)
-            if not result and options.sides == SIDES and options.dtype != TWIN:
-                found = (*divergences(recorder, result), *partings(result, runs))
-                result = replace(result, divergences=with_row_causes(result, runs, found))
+            runs, result = judged(recorder, recordings, exceptions, args.fixed)
             for step in result.steps:
                 classic.write(recorder, step, {"torch": runs.reference, "paddle": runs.port}, reports)
         more = details(runs, json_report.rows_of(result))  # while the tensors are there
@@ -173,8 +166,3 @@ def _options(args: argparse.Namespace) -> Options:
         tf32=args.tf32,
         modules=tuple(args.modules),
     )
-
-
-def _runs(options: Options, recordings: dict[tuple[str, str], Recording]) -> Runs:
-    twins = (recordings.get((side, TWIN)) if options.dtype != TWIN else None for side in SIDES)
-    return Runs(*(recordings[side, options.dtype] for side in SIDES), *twins)

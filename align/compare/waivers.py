@@ -19,6 +19,8 @@ from align.errors import UsageError
 
 WAIVER = ("case", "step", "row", "reason", "expires")
 DEVIATION = ("case", "step", "row", "reason", "formula", "proof")
+INHERENT = Path(__file__).with_name("deviations.toml")
+FACTS = ("count", "momentum", "before")  # what a recording may say of a row, for formulas to use
 LONGEST = 200  # characters of a formula: it is parsed and worked out by recursion
 
 OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
@@ -55,6 +57,7 @@ class Exceptions:
 
     waivers: list[Entry] = field(default_factory=list)
     deviations: list[Entry] = field(default_factory=list)
+    inherent: list[Entry] = field(default_factory=list)  # of a framework: shipped, and stale for no one
     today: datetime.date = field(default_factory=datetime.date.today)
 
     def applied(self, case: str, step: str, rows: Iterable[Row]) -> list[Row]:
@@ -65,9 +68,11 @@ class Exceptions:
         """A bad row that a deviation's formula brings back to noise becomes `noted`; others stay as they are."""
         if row.verdict != "misaligned" or row.difference is None:
             return row
-        for deviation in self.deviations:
-            if deviation.matches(case, row.step, row.name):
-                again = with_formula(row, sources, partial(corrected, deviation.fields), fixed)
+        facts = _facts(sources, row.name)
+        for deviation in (*self.deviations, *self.inherent):
+            if deviation.matches(case, row.step, row.name) and not _unknown(deviation.fields, facts):
+                formula = partial(corrected, {**deviation.fields, **facts})
+                again = with_formula(row, sources, formula, fixed)
                 if not again.bad:
                     deviation.used += 1
                     return replace(again, verdict="noted", reason=deviation.fields["reason"])
@@ -97,9 +102,26 @@ class Exceptions:
         return tuple(told)
 
 
+def _facts(sources: Sources, name: str) -> dict[str, Any]:
+    """What the reference's recording says of a row, as far as formulas may use it."""
+    recorded = sources.reference_twin or sources.reference
+    if recorded is None or name not in recorded.entries:
+        return {}
+    told = recorded.entries[name].facts or {}
+    facts = {fact: told[fact] for fact in FACTS if fact in told}
+    held = name.replace("update/", "param/", 1)
+    return facts | ({"before": recorded[held]} if held != name and held in recorded.entries else {})
+
+
+def _unknown(fields: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the formula needs a fact that the recording does not hold."""
+    return any(fact in fields["formula"] and fact not in {**fields, **facts} for fact in FACTS)
+
+
 def read(waivers: Path | None, deviations: Path | None) -> Exceptions:
     """Read both files; UsageError for one that is missing, no TOML, or has an entry without its fields."""
-    return Exceptions(_entries(waivers, "waiver", WAIVER), _entries(deviations, "deviation", DEVIATION))
+    given = _entries(waivers, "waiver", WAIVER), _entries(deviations, "deviation", DEVIATION)
+    return Exceptions(*given, _entries(INHERENT, "deviation", DEVIATION))
 
 
 def _entries(path: Path | None, table: str, required: tuple[str, ...]) -> list[Entry]:
@@ -125,7 +147,9 @@ def _entries(path: Path | None, table: str, required: tuple[str, ...]) -> list[E
             if type(fields[name]) is not expected:  # a time of day is a date too, but none that compares with one
                 raise UsageError(f"{where}: {name} must be a {expected.__name__}, not {fields[name]!r}")
         if table == "deviation":
-            corrected(fields, np.ones(1))  # a formula that cannot be read is told now, not in the middle of a run
+            corrected(
+                {**dict.fromkeys(FACTS, 2), **fields}, np.ones(1)
+            )  # a formula that cannot be read is told now, not in the middle of a run
     return [Entry(fields, f"{path.name} {table} {number}") for number, fields in enumerate(entries, 1)]
 
 
@@ -141,7 +165,7 @@ def corrected(fields: Mapping[str, Any], port: np.ndarray) -> np.ndarray:
             return node.value
         if isinstance(node, ast.Name) and node.id == "port":
             return port
-        if isinstance(node, ast.Name) and isinstance(fields.get(node.id), (int, float)):
+        if isinstance(node, ast.Name) and isinstance(fields.get(node.id), (int, float, np.ndarray)):
             return fields[node.id]
         raise UsageError(f"deviation formula {formula!r}: only + - * /, numbers, `port` and own numbers")
 

@@ -46,7 +46,8 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
             here = [replace(found, step=step.step) for found in here]
             seen.update(divergence.module for divergence in here)
         # Beside the modules there is the code of the step: what it calls them in, and what it does with the answer.
-        answer += here or lined(recorder, step.step, bad)
+        # Models that stand alone have none.
+        answer += here if here or recorder.options.case.alone else lined(recorder, step.step, bad)
     return answer
 
 

@@ -58,8 +58,9 @@ class Context:
         known = {spec.name for spec in self.side.specs(model)}
         mapping.check(self.case.mapping, "parameters", self.side.name, known)
         state = self.naming.to_own(self.arrays("weights/"))
-        if self.case.pair:  # what has no counterpart stays as it is made, and is a row that fails
-            state = {name: array for name, (_, array) in self.side.state(model).items()} | state
+        if self.case.pair:  # what has no counterpart, or none of its shape, stays as made, and is a row that fails
+            held = {name: array for name, (_, array) in self.side.state(model).items()}
+            state = held | {name: array for name, array in state.items() if array.shape == held[name].shape}
         self.side.load(model, state)
         self.side.set_training(model, training)
         return model

@@ -76,6 +76,8 @@ class PaddleSide:
         named += [(name, "buffer", tensor) for name, tensor in model.named_buffers() if name in saved]
         for name, kind, tensor in named:
             prefix, dot, last = name.rpartition(".")
+            if last in BUFFER_NAMES:  # Paddle's running statistics are parameters that are not trained
+                kind = "buffer"
             yield prefix + dot + BUFFER_NAMES.get(last, last), kind, tensor, layers[prefix]
 
     def specs(self, model: Any) -> list[Spec]:
@@ -136,7 +138,16 @@ class PaddleSide:
         return (tensor.astype("float32") if tensor.dtype == paddle.bfloat16 else tensor).numpy()
 
     def backward(self, outputs: Iterable[Any], cotangents: Iterable[Any] | None = None) -> None:
-        paddle.autograd.backward(list(outputs), None if cotangents is None else list(cotangents))
+        roots = list(outputs)
+        given = [None] * len(roots) if cotangents is None else list(cotangents)
+        # Paddle refuses a tensor that is named twice; the gradient of both is that of their sum.
+        once: dict[int, tuple[Any, Any]] = {}
+        for tensor, cotangent in zip(roots, given, strict=True):
+            if id(tensor) in once:
+                cotangent = once[id(tensor)][1] + cotangent
+            once[id(tensor)] = tensor, cotangent
+        tensors, sums = zip(*once.values(), strict=True)
+        paddle.autograd.backward(list(tensors), None if cotangents is None else list(sums))
 
     def gradient(self, tensor: paddle.Tensor) -> np.ndarray:
         return self.to_numpy(paddle.zeros_like(tensor) if tensor.grad is None else tensor.grad)

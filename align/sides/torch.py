@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from align.errors import EnvironmentFault, UsageError
 from align.record.builders import HINT, Function
@@ -47,7 +48,13 @@ class TorchSide:
             model = self._model(builder, arguments)
         model = model.to(device=self._device, dtype=self._dtype)
         if self._dtype == torch.float64:
+            momenta = [(module, module.momentum) for module in model.modules() if isinstance(module, _BatchNorm)]
             round_constants(model.modules())
+            for module, momentum in momenta:
+                if (
+                    momentum is not None
+                ):  # Paddle's kernel holds what stays, in float32, where PyTorch's takes what goes
+                    module.momentum = 1 - float(np.float32(1 - momentum))
         return model
 
     def _model(self, builder: Any, arguments: Mapping[str, Any]) -> torch.nn.Module:

@@ -48,7 +48,7 @@ def record(context: Context) -> None:
             outputs = trained.run()
         _emit_outputs(context, "training", outputs)
     if case.alone:
-        _emit_state(context, before, side.state(now.model), counts)
+        _emit_state(context, before, side.state(now.model), counts, side.modules(now.model))
 
 
 def _emit_outputs(context: Context, name: str, outputs: Any, *, headline: bool = False) -> None:
@@ -81,6 +81,7 @@ def _emit_state(
     before: dict[str, tuple[str, np.ndarray]],
     after: dict[str, tuple[str, np.ndarray]],
     counts: dict[str, int],
+    modules: dict[str, Any],
 ) -> None:
     """Every parameter and buffer as loaded, and what the training pass has added to each buffer.
 
@@ -93,6 +94,8 @@ def _emit_state(
     buffers = [name for name, (kind, _) in before.items() if kind == "buffer"]
     for name in buffers:
         change = after[name][1] - before[name][1] if before[name][1].dtype.kind != "b" else after[name][1]
-        count = counts.get(name.rpartition(".")[0])
+        owner = name.rpartition(".")[0]
+        count = counts.get(owner)
         named = context.reference_names.get(name, name)
-        context.emit(f"update/{named}", change, "buffer", facts={"count": count} if count else None)
+        facts = {"count": count, "momentum": getattr(modules.get(owner), "momentum", None)}
+        context.emit(f"update/{named}", change, "buffer", facts={k: v for k, v in facts.items() if v is not None})

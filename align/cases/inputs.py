@@ -29,9 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read(specs: Iterable[str]) -> tuple[Input, ...]:
-    """The inputs in their order; UsageError for what cannot be read, names a type that is not filled, or is told twice."""
-    found = tuple(_one(text, number) for number, text in enumerate(specs))
+def read(specs: Iterable[str], folder: Path = Path()) -> tuple[Input, ...]:
+    """The inputs in their order; UsageError for what cannot be read, or filled, or is told twice.
+
+    Files are taken from `folder`.
+    """
+    found = tuple(_one(text, number, folder) for number, text in enumerate(specs))
     if not found:
         raise UsageError(f"--input: give every input of the model: {FORM}")
     names = [spec.name for spec in found]
@@ -40,14 +43,14 @@ def read(specs: Iterable[str]) -> tuple[Input, ...]:
     return found
 
 
-def _one(text: str, number: int) -> Input:
+def _one(text: str, number: int, folder: Path) -> Input:
     match = SPEC.match(text)
     if match is None:
         raise UsageError(f"--input {text}: expected {FORM}")
     argument, file = match["argument"] or "", match["file"]
     name = argument or str(number)
     if file:
-        path = Path(file).resolve()
+        path = (folder / file).resolve()
         return Input(name, _shape_of(path), "file", argument=argument, file=str(path))
     shape = tuple(int(size) for size in match["shape"].split(","))
     dtype = match["dtype"] or "float32"

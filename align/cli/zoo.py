@@ -1,0 +1,70 @@
+"""`align zoo`: many pairs in a row, by default the two frameworks' own models and layers."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from align.case import Case
+from align.cases import files
+from align.errors import UsageError
+from align.record.lock import exclusive
+from align.zoo import runner
+
+SHIPPED = Path(__file__).resolve().parent.parent / "zoo"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pairs", type=Path, nargs="+", metavar="FILE", help="cases (TOML; default: the shipped ones)")
+    parser.add_argument("--only", nargs="+", metavar="GLOB", help="only the cases of these names")
+    parser.add_argument(
+        "--out", type=Path, default=Path("log_reprod/zoo"), metavar="DIR", help="default: log_reprod/zoo"
+    )
+    parser.add_argument("--fresh", action="store_true", help="run again what DIR has outcomes of")
+    parser.add_argument("--json", action="store_true", help="print the outcomes as JSON on standard output")
+    parser.epilog = (
+        "example: align zoo --only 'resnet*' 'batch_norm*'. Exit code 1 if any pair differs, 2 if one could not be run."
+    )
+
+
+def execute(args: argparse.Namespace) -> int:
+    cases = _chosen(args.pairs or [SHIPPED / "models.toml", SHIPPED / "layers.toml"], args.only)
+    out = args.out.absolute()
+    stream = sys.stderr if args.json else sys.stdout
+
+    def told(case: Case, outcome: runner.Outcome) -> None:
+        print(line(outcome), file=stream, flush=True)
+
+    with exclusive(out):
+        outcomes = runner.run(cases, out, told, args.fresh)
+    if args.json:
+        print(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
+    if any(outcome.error for outcome in outcomes):
+        return 2
+    return 0 if all(outcome.verdict == "aligned" for outcome in outcomes) else 1
+
+
+def line(outcome: runner.Outcome) -> str:
+    """One outcome in one line: name, verdict, worst ratios, where and why."""
+    ratios = " ".join(f"{step} {ratio:.3g}x" for step, ratio in outcome.ratios.items())
+    told = f"{outcome.name:<32} {outcome.verdict or 'error':<10} {outcome.seconds:>6.1f} s  {ratios}"
+    if outcome.error:
+        return f"{told}  {outcome.error}"
+    if outcome.verdict == "aligned":
+        return told
+    found = outcome.divergence
+    if not found:
+        return f"{told}  {outcome.reason}"
+    port, cause = found["port"], found["cause"]
+    where = f"{Path(port['file']).name}:{port['line']}" if port else ""
+    return f"{told}  {found['module'] or ''}: {found['what']} {where} {cause['text'] if cause else ''}"
+
+
+def _chosen(paths: list[Path], only: list[str] | None) -> list[Case]:
+    cases = [case for path in paths for case in files.read(path).values()]
+    chosen = [case for case in cases if not only or any(fnmatchcase(case.name, pattern) for pattern in only)]
+    if not chosen:
+        raise UsageError(f"--only {' '.join(only or ())}: no such case in {', '.join(map(str, paths))}")
+    return chosen

@@ -1,0 +1,1 @@
+"""Two frameworks' own collections against each other: the proof that any pair of models can be aligned."""

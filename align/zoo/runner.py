@@ -1,0 +1,118 @@
+"""Runs many cases one after another on one pair of processes; what was done stays when it is stopped."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from align.case import Case
+from align.compare import waivers
+from align.compare.verdict import Verdict
+from align.errors import AlignError
+from align.gate import judged
+from align.mutate.runner import code_digest
+from align.pipeline import Options, Recorder, launch
+from align.record.process import ROOT, SideProcess
+from align.sides import SIDES
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was seen of one pair.
+
+    `ratios`: by step the worst row's meaning in units of noise; `matched_by`: how many of the port's parameters were
+    found how; `error`: why nothing could be compared.
+    """
+
+    name: str
+    verdict: str | None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    rows: int = 0
+    noted: int = 0
+    matched_by: Mapping[str, int] = field(default_factory=dict)
+    divergence: Mapping[str, Any] | None = None
+    reason: str = ""
+    error: str | None = None
+    seconds: float = 0.0
+
+
+def run(cases: Iterable[Case], out: Path, told: Callable[[Case, Outcome], None], fresh: bool = False) -> list[Outcome]:
+    """The outcome of every case, in their order; earlier ones in `out` of the same code and case are not run again."""
+    out.mkdir(parents=True, exist_ok=True)
+    kept = {} if fresh else _read(out / "outcomes.jsonl")
+    digest = code_digest(ROOT / "align")
+    answer = []
+    with ExitStack() as stack:
+        sides = _Sides(stack)
+        for case in cases:
+            key = hashlib.sha256(f"{json.dumps(asdict(case))} {digest}".encode()).hexdigest()[:16]
+            outcome = kept.get(key)
+            if outcome is None:
+                outcome = _one(case, out, sides)
+                with (out / "outcomes.jsonl").open("a") as file:
+                    file.write(json.dumps({"key": key, "outcome": asdict(outcome)}) + "\n")
+            answer.append(outcome)
+            told(case, outcome)
+    return answer
+
+
+class _Sides:
+    """Both sides' processes, started again after a failure."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._running: dict[str, SideProcess] = {}
+
+    def of(self, options: Options) -> dict[str, SideProcess]:
+        if not self._running:
+            self._running = {side: self._stack.enter_context(launch(side, options)) for side in SIDES}
+        return self._running
+
+    def end(self) -> None:
+        for process in self._running.values():
+            process.kill()
+        self._running = {}
+
+
+def _one(case: Case, out: Path, sides: _Sides) -> Outcome:
+    began = time.perf_counter()
+    options = Options(case, out, case.steps)
+    try:
+        with Recorder(options, lambda *_: None, sides.of(options)) as recorder:
+            recordings = recorder.run()
+            _, result = judged(recorder, recordings, waivers.read(None, None))
+            mapping = recorder.options.case.mapping
+        outcome = _outcome(case, result, mapping)
+    except AlignError as error:
+        sides.end()
+        outcome = Outcome(case.name, None, error=str(error))
+    shutil.rmtree(options.folder, ignore_errors=True)
+    return replace(outcome, seconds=round(time.perf_counter() - began, 1))
+
+
+def _outcome(case: Case, result: Verdict, mapping: Mapping[str, Any]) -> Outcome:
+    how = list(mapping.get("matched_by", {}).values())
+    worst = {step.step: step.worst for step in result.steps}
+    failing = [row for step in result.steps for row in step.failing]
+    return Outcome(
+        case.name,
+        result.verdict,
+        ratios={step: row.meaning.ratio for step, row in worst.items() if row and row.meaning},
+        rows=len(result.rows),
+        noted=sum(row.verdict == "noted" for row in result.rows),
+        matched_by={word: how.count(word) for word in dict.fromkeys(how)},
+        divergence=result.divergences[0].as_json() if result.divergences else None,
+        reason=f"{failing[0].name}: {failing[0].reason}" if failing else "; ".join(result.blind[:1]),
+    )
+
+
+def _read(path: Path) -> dict[str, Outcome]:
+    if not path.is_file():
+        return {}
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return {row["key"]: Outcome(**row["outcome"]) for row in map(json.loads, lines)}
