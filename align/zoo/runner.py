@@ -70,7 +70,9 @@ class _Sides:
 
     def of(self, options: Options) -> dict[str, SideProcess]:
         if not self._running:
-            self._running = {side: self._stack.enter_context(launch(side, options)) for side in SIDES}
+            # Their logs outlive the folder of any one case.
+            shelf = replace(options, case=replace(options.case, name="processes"))
+            self._running = {side: self._stack.enter_context(launch(side, shelf)) for side in SIDES}
         return self._running
 
     def end(self) -> None:
