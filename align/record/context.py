@@ -128,7 +128,9 @@ class Context:
         `numpy.random` and `random` are seeded, and put back afterwards. All depends on the plan's seed and on `scope`
         alone, neither on the dtype nor on a perturbation.
         """
-        unlike = self.case.port_names is not None or any(name != own for name, own in self.naming.own.items())
+        mapped = self.case.mapping
+        unlike = self.case.port_names is not None or bool(mapped.get("modules"))
+        unlike = unlike or any(name != own for name, own in mapped.get("parameters", {}).items())
         tape = Tape(self.case.seed, scope, by_order=unlike)
         states = random.getstate(), np.random.get_state()
         seed = zlib.crc32(f"{self.case.seed}/{scope}".encode())

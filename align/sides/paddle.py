@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from align.record.observer import Sink
 from align.record.places import noting_constructors
 from align.record.randomness import Tape
 from align.record.tracer import Named, Tracer
-from align.sides import Spec, Switch, paddle_gradients, paddle_random, paddle_trace, round_constants
+from align.sides import Spec, Switch, paddle_exact, paddle_gradients, paddle_random, paddle_trace, round_constants
 
 # Where Paddle names a buffer otherwise (paddle.nn.layer.norm against torch.nn.modules.batchnorm).
 BUFFER_NAMES = {"_mean": "running_mean", "_variance": "running_var"}
@@ -40,10 +40,14 @@ class PaddleSide:
         self._device = "gpu:0" if device == "gpu" else "cpu"
         paddle.set_device(self._device)
         self._dtype = "float32"
+        self._exact = ExitStack()
 
     def set_precision(self, dtype: str) -> None:
         self._dtype = dtype
         paddle.set_default_dtype(dtype)
+        self._exact.close()
+        if dtype == "float64":
+            self._exact.enter_context(paddle_exact.exact())
 
     def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any], seed: int = 0) -> Any:
         paddle.seed(seed)
