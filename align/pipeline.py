@@ -254,6 +254,7 @@ class Recorder:
             folder=str(folder),
             reference=str(reference),
             parameters=self._parameters.get(side, {}),
+            twin=dtype == TWIN and self.options.dtype != TWIN,
             modules=self.options.modules,
         )
 

@@ -36,7 +36,8 @@ class Sources:
     """What a step's rows are read from: both sides' stores, and the reference's errors in its perturbed runs.
 
     A side that did not record the step is None; so are the twins where a step is exact. `working` is the dtype that the
-    runs computed in, whatever type a number that left them as a Python float is recorded in.
+    runs computed in, whatever type a number that left them as a Python float is recorded in. `no_twin` says why the
+    port has no float64 run, where that is its framework's doing: then precision alone is judged.
     """
 
     reference: Tensors | None
@@ -45,6 +46,7 @@ class Sources:
     port_twin: Tensors | None
     noise: Mapping[str, Mapping[str, list[tuple[float, float]]]]
     working: str = "float32"
+    no_twin: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,8 @@ def _judged_by_twin(row: Row, sources: Sources, measured: Measured) -> Row:
     assert sources.port
     truth = sources.reference_twin[row.name]
     ported_twin = sources.port_twin.entries.get(row.name) if sources.port_twin else None
+    if sources.no_twin:
+        return _judged_by_precision(row, sources, measured)
     if ported_twin is None or ported_twin.shape != truth.shape:
         return replace(row, reason="the port's float64 run has no such tensor of this shape")
     assert sources.port_twin
@@ -226,6 +230,25 @@ def _judged_by_twin(row: Row, sources: Sources, measured: Measured) -> Row:
     return _sensitive(
         row, between, truth, lambda rolled: judge(rolled, measured.twin, measured.twin.times(FACTOR)).holds
     )
+
+
+def _judged_by_precision(row: Row, sources: Sources, measured: Measured) -> Row:
+    """Where the port cannot run in float64: its working type against the reference's float64, and nothing finer."""
+    assert sources.reference_twin
+    assert sources.port
+    truth, allowed = sources.reference_twin[row.name], measured.working.times(FACTOR)
+    found = compare(sources.port[row.name], truth)
+    precision = judge(found, measured.working, allowed)
+    reason = f"precision {precision.ratio:.3g}x noise ({precision.measure} {precision.error:.3g}); {_greatest(found)}"
+    row = replace(
+        row,
+        verdict="aligned" if precision.holds else "misaligned",
+        reason="" if precision.holds else reason,
+        precision=precision,
+        noise=measured.working,
+        allowance=allowed.maximum + measured.working.maximum,
+    )
+    return _sensitive(row, found, truth, lambda rolled: judge(rolled, measured.working, allowed).holds)
 
 
 def _greatest(difference: Difference) -> str:

@@ -13,7 +13,7 @@ from align.compare.verdict import StepVerdict, Verdict
 from align.compare.waivers import Exceptions
 from align.errors import Incomparable
 from align.mapping import Mappings
-from align.record.manifest import Recording
+from align.record.manifest import NO_KERNEL, Recording
 from align.record.store import Store
 from align.steps import STATISTICAL, WITHOUT_TWIN
 
@@ -80,14 +80,18 @@ def compare_runs(
         rows = [replace(row, matched_by=pairing.matched_by.get(row.name)) for row in rows]
         rows = _with_failure(step, rows, runs)
         judged.append(StepVerdict(step, tuple(exceptions.applied(case, step, rows)), runs.seconds(step)))
+    untwinned = {step: why for step in recorded if (why := _no_twin(runs, step))}
     environment = {run.manifest.side: run.manifest.environment for run in (runs.reference, runs.port)}
     accuracy = final_accuracy(runs.port, runs.reference) if STEP in recorded else None
-    return Verdict(case, tuple(judged), environment, exceptions.complaints(case, recorded), accuracy)
+    return Verdict(
+        case, tuple(judged), environment, exceptions.complaints(case, recorded), no_twin=untwinned, accuracy=accuracy
+    )
 
 
 def _with_failure(step: str, rows: list[Row], runs: Runs) -> list[Row]:
     """Where the port raised, one row that says so stands for all that it therefore did not record."""
     told = [run.manifest.failures[step] for run in (runs.port, runs.port_twin) if run and step in run.manifest.failures]
+    told = [failure for failure in told if not failure.startswith(NO_KERNEL)]
     if not told:
         return rows
     raised = Row(step, RAISED, "output", "misaligned", reason=f"the port raised {told[0]}")
@@ -102,4 +106,10 @@ def _sources(runs: Runs, step: str) -> Sources:
     noise, working = runs.reference.noise(step), runs.reference.manifest.dtype
     if working == "float64" and step not in WITHOUT_TWIN:
         twins = pair  # it is its own truth, and the perturbed runs tell its noise
-    return Sources(*pair, *twins, noise, working)
+    return Sources(*pair, *twins, noise, working, _no_twin(runs, step))
+
+
+def _no_twin(runs: Runs, step: str) -> str:
+    """Why the port's float64 run of a step is missing, if its framework has no kernel for it; empty otherwise."""
+    failure = runs.port_twin.manifest.failures.get(step, "") if runs.port_twin else ""
+    return failure.removeprefix(NO_KERNEL) if failure.startswith(NO_KERNEL) else ""

@@ -1,6 +1,6 @@
 """From rows to a step's verdict and to the run's: red rows, coverage, and whether the comparison could see anything."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,12 +64,18 @@ class Verdict:
     steps: tuple[StepVerdict, ...]
     environment: dict[str, Any] = field(default_factory=dict)
     complaints: tuple[str, ...] = ()  # waivers and deviations that no longer have a place
+    no_twin: Mapping[str, str] = field(default_factory=dict)  # why a step of the port was not judged in float64
     accuracy: FinalAccuracy | None = None  # where a model was trained; judged by the row `acc_test` alone
     divergences: tuple[Divergence, ...] = ()  # where the sides part, in the order of dependence and execution
 
     @property
     def rows(self) -> tuple[Row, ...]:
         return tuple(row for step in self.steps for row in step.rows)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not judged as finely as everything else."""
+        return tuple(f"{step}: {why}; only the working type is judged" for step, why in self.no_twin.items())
 
     @property
     def blind(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from align.record.store import Store, store_files, thin
 SCHEMA = "recording/1"
 MANIFEST = "manifest.json"
 NOISE = ".noise.json"  # after a step's name: the reference's errors in its perturbed runs
+NO_KERNEL = "no twin: "  # before a failure of the port's float64 run that is its framework's: it has no such kernel
 PARTIAL = ".partial-"  # before the name of a folder that is being made or removed
 
 

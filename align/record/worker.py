@@ -39,7 +39,7 @@ from align.sides import Side
 LONGEST = 300  # characters of an exception's first line that are passed on; the log has all
 OTHER = {"torch": "paddle", "paddle": "torch"}
 # Paddle's own words.
-MISSING_KERNEL = re.compile(r"key \((\w+),[^)]*\), (float16|bfloat16)\) of kernel `(\w+)` is not registered")
+MISSING_KERNEL = re.compile(r"key \((\w+),[^)]*\), (float16|bfloat16|float64)\) of kernel `(\w+)` is not registered")
 
 
 @dataclass
@@ -58,6 +58,7 @@ class Run:
     failures: dict[str, str] = field(default_factory=dict)
     noise: dict[str, dict[str, dict[str, list[tuple[float, float]]]]] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
+    twin: bool = False  # of a run in a lower type, which stands where this one cannot be made
 
 
 class Worker:
@@ -144,10 +145,13 @@ class Worker:
                 # The reference has no such excuse.
                 if self.side.name == "torch":
                     raise
-                if told := _kernel_missing(error, state.dtype):  # of the framework's build: no port could do otherwise
+                told = _kernel_missing(error, state.dtype)
+                if told and not state.twin:  # of the framework's build: no port could do otherwise
+                    elsewhere = ", or with --device gpu, where Paddle has more of them" * (state.device == "cpu")
+                    told = f"{told}; run with --dtype float32{elsewhere}"
                     raise EnvironmentFault(f"{step} in {state.dtype} on {state.device}: {told}") from error
                 _log(error)
-                state.failures[step] = _told(error)
+                state.failures[step] = f"{manifest.NO_KERNEL}{told}" if told else _told(error)
         state.files.update(writer.hashes)
 
     def noise(self, run: str, step: str, dtype: str, truth: str, seed: int) -> dict[str, Any]:
@@ -309,15 +313,14 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 
 def _kernel_missing(error: BaseException, dtype: str) -> str | None:
-    """What to do where Paddle's build has no kernel for the half precision that was asked for; None for all else.
+    """That Paddle's build has no kernel for the type that was asked for; None for all else.
 
     A port that casts to half by itself in a run that is not is the port's own fault, and stays one.
     """
     found = MISSING_KERNEL.search(str(error))
     if not found or found[2] != dtype:
         return None
-    elsewhere = ", or with --device gpu, where Paddle has more of them" * (found[1] == "CPU")
-    return f"Paddle has no {dtype} kernel of {found[3]!r} for {found[1]}; run with --dtype float32{elsewhere}"
+    return f"Paddle has no {dtype} kernel of {found[3]!r} for {found[1]}"
 
 
 def _log(error: BaseException) -> None:

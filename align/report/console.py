@@ -64,6 +64,8 @@ def print_verdict(result: Verdict, out: str, again: str = "", console: Console |
             f"{step.seconds:.1f}",
         )
     console.print(table)
+    for note in result.notes[:SHOWN]:
+        console.print(f"  [yellow]note[/] {escape(note)}", soft_wrap=True)
     if result.accuracy:
         console.print(f"  {result.accuracy}", soft_wrap=True, highlight=False)
     failing = [row for step in result.steps for row in step.failing]

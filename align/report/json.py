@@ -79,6 +79,7 @@ def verdict(result: Verdict) -> dict[str, Any]:
         "coverage": coverage(result.rows),
         "blind": list(result.blind),
         "complaints": list(result.complaints),
+        "notes": list(result.notes),
         "accuracy": result.accuracy and {**asdict(result.accuracy), "text": str(result.accuracy)},
         "first_divergence": result.divergences[0].as_json() if result.divergences else None,
         "divergences": [divergence.as_json() for divergence in result.divergences],

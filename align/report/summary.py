@@ -19,6 +19,7 @@ def markdown(verdict: Mapping[str, Any], rows: Sequence[Row]) -> str:
         _headline(verdict),
         _table(("step", "verdict", "rows", "worst row", "meaning", "precision", "s"), map(_step, verdict["steps"])),
         _accuracy(verdict.get("accuracy")),
+        _list("Not judged in float64", verdict.get("notes", ())),
         _divergences(verdict["divergences"]),
         _rows("Worst rows", [row for row in _worst_first(rows) if row["verdict"] in ("misaligned", "missing")]),
         _rows("Waived", [row for row in rows if row["verdict"] == "waived"]),
