@@ -159,7 +159,7 @@ class Recorder:
 
     def _plan(self) -> Plan:
         options, torch = self.options, self.process("torch")
-        answer = torch.request("describe", case=asdict(options.case))
+        answer = torch.request("describe", case=asdict(options.case), sides=len(options.sides))
         specs, training = (
             [Spec(**{**row, "shape": tuple(row["shape"])}) for row in answer[key]]
             for key in ("specs", "training_specs")

@@ -27,7 +27,7 @@ from align import steps
 from align.case import package_of
 from align.errors import AlignError, EnvironmentFault, UsageError
 from align.plan import Plan, open_plan
-from align.record import line_step, manifest, replay, table
+from align.record import line_step, manifest, memory, replay, table
 from align.record.builders import resolve
 from align.record.context import Context
 from align.record.noise import NoiseMeter
@@ -78,10 +78,16 @@ class Worker:
             "switches": [{**asdict(switch), "state": switch.state} for switch in self.side.switches()],
         }
 
-    def describe(self, case: Mapping[str, Any]) -> dict[str, Any]:
-        """The reference's tensors: of the model, and of the model that `train_align` trains."""
+    def describe(self, case: Mapping[str, Any], sides: int = 2) -> dict[str, Any]:
+        """The reference's tensors: of the model, and of the model that `train_align` trains.
+
+        Raises EnvironmentFault before a model is built that so many sides could not hold at once.
+        """
         todo = cases.from_json(case)
         self.side.set_precision("float32")
+        size = self.side.size(resolve(todo.builder(self.side.name)), todo.build) if todo.alone else None
+        if size is not None:
+            memory.check(todo.reference, size, sides)
         answer = {"specs": self._specs(todo.builder(self.side.name), todo.build), "training_specs": []}
         if todo.training:
             answer["training_specs"] = self._specs(todo.training.reference, todo.training.build)
@@ -277,6 +283,7 @@ class Worker:
             files=state.files,
         )
         manifest.seal(state.folder, made)
+        memory.give_back()
         return {}
 
     def headlines(self, recording: str, step: str, path: str) -> dict[str, Any]:

@@ -72,6 +72,9 @@ class PaddleSide:
             raise UsageError(f"paddle side: the builder gives {type(made).__name__}, not a paddle.nn.Layer; {HINT}")
         return made
 
+    def size(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+        """Not known before it is built: Paddle has no tensors without memory."""
+
     def _named(self, model: Any) -> Iterable[tuple[str, str, paddle.Tensor, paddle.nn.Layer]]:
         """(reference name, kind, tensor, owner) of every parameter and every buffer that is saved."""
         layers = dict(model.named_sublayers(include_self=True))

@@ -67,6 +67,14 @@ class TorchSide:
             raise UsageError(f"torch side: the builder gives {type(made).__name__}, not a torch.nn.Module; {HINT}")
         return made
 
+    def size(self, builder: Callable[..., Any], arguments: Mapping[str, Any]) -> int | None:
+        """How many parameters the model has, without room for them; None where it cannot be built without."""
+        try:
+            with torch.device("meta"):
+                return sum(parameter.numel() for parameter in self._model(builder, arguments).parameters())
+        except Exception:  # a builder may need real tensors; what else is wrong with it shows when it is built
+            return None
+
     def _named(self, model: Any) -> Iterable[tuple[str, str, torch.Tensor, torch.nn.Module]]:
         """(name, kind, tensor, owner) of every parameter and every buffer that is saved, tied ones under one name."""
         modules = dict(model.named_modules())
