@@ -66,6 +66,7 @@ class Verdict:
     complaints: tuple[str, ...] = ()  # waivers and deviations that no longer have a place
     accuracy: FinalAccuracy | None = None  # where a model was trained; judged by the row `acc_test` alone
     divergences: tuple[Divergence, ...] = ()  # where the sides part, in the order of dependence and execution
+    notes: tuple[str, ...] = ()  # what a reader must know about how this was compared
 
     @property
     def rows(self) -> tuple[Row, ...]:

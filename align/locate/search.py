@@ -39,14 +39,18 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
             continue
         bad = [row.name for row in step.rows if row.bad]
         here: list[Divergence] = []
+        explained = False
         if step.step in step_modules.REPLAYABLE and RAISED not in bad:
             # What is wrong in evaluation is wrong in training too, and is told once.
             for part in step_modules.replays(step.step):
-                here = here or [found for found in replayed(recorder, part) if found.module not in seen]
-            here = [replace(found, step=step.step) for found in here]
+                found = replayed(recorder, part) if not here else []
+                explained = explained or bool(found)
+                here = here or [divergence for divergence in found if divergence.module not in seen]
+            here = [replace(divergence, step=step.step) for divergence in here]
             seen.update(divergence.module for divergence in here)
         # Beside the modules there is the code of the step: what it calls them in, and what it does with the answer.
-        answer += here or lined(recorder, step.step, bad)
+        # Where modules that were told before are wrong again, what it makes of their values is wrong too.
+        answer += here or ([] if explained else lined(recorder, step.step, bad))
     return answer
 
 

@@ -80,6 +80,7 @@ def verdict(result: Verdict) -> dict[str, Any]:
         "blind": list(result.blind),
         "complaints": list(result.complaints),
         "accuracy": result.accuracy and {**asdict(result.accuracy), "text": str(result.accuracy)},
+        "notes": list(result.notes),
         "first_divergence": result.divergences[0].as_json() if result.divergences else None,
         "divergences": [divergence.as_json() for divergence in result.divergences],
         "environment": result.environment,
