@@ -23,6 +23,7 @@ from align.locate.operations import refine
 from align.locate.pairs import Pairs, alike, pair, same
 from align.pipeline import TWIN, Recorder
 from align.record import line_trace, manifest
+from align.record.calls import ROOT_MODULE
 from align.record.store import Store
 from align.record.trace import read
 from align.sides import SIDES
@@ -50,8 +51,27 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
             seen.update(divergence.module for divergence in here)
         # Beside the modules there is the code of the step: what it calls them in, and what it does with the answer.
         # Where modules that were told before are wrong again, what it makes of their values is wrong too.
-        answer += here or ([] if explained else lined(recorder, step.step, bad))
+        here = here or ([] if explained else lined(recorder, step.step, bad))
+        answer += here or backwards(recorder, step.step, bad)
     return answer
+
+
+def backwards(recorder: Recorder, step: str, bad: Collection[str]) -> list[Divergence]:
+    """Where the way back goes wrong in a step without a model, whose values are all right; a line is told once."""
+    found: dict[object, list[tuple[str, Divergence]]] = {}
+    recorder.open_twins()
+    for part in step_modules.backward_parts(step, bad):
+        for one in replayed(recorder, part):
+            place = one.port and (one.port.file, one.port.line)
+            found.setdefault(place, []).append((part.partition(":")[2], one))
+    return [_of_the_step(step, parts) for parts in found.values()]
+
+
+def _of_the_step(step: str, parts: Sequence[tuple[str, Divergence]]) -> Divergence:
+    """One line of a step, from the parts that showed it: functions, which have no module."""
+    (name, first), more = parts[0], len(parts) - 1
+    also = f" and {more} more" if more else ""
+    return replace(first, step=step, module="", what=f"{name}{also}: {first.what.replace(f' of {ROOT_MODULE}', '')}")
 
 
 def lined(recorder: Recorder, step: str, rows: Collection[str] | None = None) -> list[Divergence]:
