@@ -51,20 +51,22 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
             seen.update(divergence.module for divergence in here)
         # Beside the modules there is the code of the step: what it calls them in, and what it does with the answer.
         # Where modules that were told before are wrong again, what it makes of their values is wrong too.
-        here = here or ([] if explained else lined(recorder, step.step, bad))
-        answer += here or backwards(recorder, step.step, bad)
+        answer += here or ([] if explained else lined(recorder, step.step, bad))
+        answer += backwards(recorder, step.step, bad)
     return answer
 
 
 def backwards(recorder: Recorder, step: str, bad: Collection[str]) -> list[Divergence]:
     """Where the way back goes wrong in a step without a model, whose values are all right; a line is told once."""
     found: dict[object, list[tuple[str, Divergence]]] = {}
-    recorder.open_twins()
-    for part in step_modules.backward_parts(step, bad):
+    parts = step_modules.backward_parts(step, bad)
+    if parts:
+        recorder.open_twins()
+    for part in parts:
         for one in replayed(recorder, part):
             place = one.port and (one.port.file, one.port.line)
             found.setdefault(place, []).append((part.partition(":")[2], one))
-    return [_of_the_step(step, parts) for parts in found.values()]
+    return [_of_the_step(step, seen) for seen in found.values()]
 
 
 def _of_the_step(step: str, parts: Sequence[tuple[str, Divergence]]) -> Divergence:
