@@ -20,7 +20,7 @@ check() {
 check "ruff check" .venv/bin/python -m ruff check .
 check "ruff format" .venv/bin/python -m ruff format --check .
 check "mypy" .venv/bin/python -m mypy
-check "pytest" .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
+check "pytest" .venv/bin/python -m pytest -n 2 --dist loadfile -rs "$@"
 
 if ((${#failed[@]})); then
     printf -v names '%s, ' "${failed[@]}"

@@ -14,10 +14,11 @@ from PIL import Image
 from align import cli
 from align.case import STEPS
 from align.cases import find
+from align.cli.run import CASE
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README_cn.md")
-WITH_COMMANDS = (*READMES, "docs/gpu.md", "docs/locate.md", "docs/training.md")
+WITH_COMMANDS = (*READMES, "docs/ci.md", "docs/gpu.md", "docs/locate.md", "docs/training.md")
 PAGES = (*READMES, "log_reprod/README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 
 
@@ -78,7 +79,7 @@ def test_a_command_can_be_typed(words, parse, run_python):
         return
     args = parse(arguments)
     if arguments[0] == "run":
-        find(args.case)
+        find(args.case or CASE)
         assert set(args.steps) <= set(STEPS)
 
 

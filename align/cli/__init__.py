@@ -16,7 +16,8 @@ COMMANDS = {
     "record": ("record", "record one side only, to be compared with `align diff`"),
     "diff": ("diff", "compare recordings made earlier or elsewhere, or two reprod_log files"),
     "zoo": ("zoo", "compare many pairs in a row: by default the two frameworks' own models and layers"),
-    "report": ("report", "write report.html, junit.xml and summary.md again from a run's folder"),
+    "freeze": ("freeze", "write what the reference computes into one file that `run --against` judges a port by"),
+    "report": ("report", "write report.html, junit.xml and summary.md again from a run's folder, whatever its verdict"),
     "mutate": ("mutate", "put known bugs into copies of the port and see whether the gate goes red, and where"),
     "convert": ("convert", "convert weights among .pth, .safetensors and .pdparams"),
     "cases": ("cases", "list the cases"),
@@ -30,8 +31,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="align",
         description="Prove that a PaddlePaddle port computes what its PyTorch reference computes.",
-        epilog="exit codes: 0 aligned; 1 misaligned; 2 usage or unusable input; 3 environment; 4 incomparable; "
-        "5 nothing compared. `align COMMAND --help` shows the options of a command.",
+        epilog="""examples:
+  align run --case pit_probe              both sides of a case, every step; reports in log_reprod
+  align run forward --case pit_s          one step
+  align COMMAND --help                    options and examples of a command
+
+exit codes: 0 aligned; 1 misaligned, vacuous or missing coverage; 2 usage or unusable input; 3 environment;
+4 incomparable recordings; 5 nothing compared""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"align {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -42,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
         if name == named:
             loaded = importlib.import_module(f"align.cli.{module}")
             loaded.configure(sub)
+            sub.formatter_class = argparse.RawDescriptionHelpFormatter
+            more = f"\n\n{sub.epilog}" if sub.epilog else ""
+            sub.epilog = "\n  ".join(["examples:", *loaded.EXAMPLES]) + more
             sub.set_defaults(execute=loaded.execute)
     args = parser.parse_args(arguments)
     try:

@@ -6,6 +6,11 @@ from dataclasses import asdict
 
 from align.cases import every
 
+EXAMPLES = (
+    "align cases",
+    "align cases --json",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the full definitions as JSON")

@@ -12,6 +12,12 @@ NAME = "convert"
 HELP = "convert weights among .pth, .safetensors and .pdparams"
 
 
+EXAMPLES = (
+    "align convert pit_ti.pdparams pit_ti.safetensors",
+    "align convert pit_ti.safetensors pit_ti.pth --keys timm --model pit_ti",
+)
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     kinds = ", ".join(KINDS)
     parser.add_argument("source", metavar="IN", type=Path, help=f"weights of a PiT: {kinds}")

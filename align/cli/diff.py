@@ -17,6 +17,12 @@ from align.record.safe_pickle import read_dictionary
 from align.report import json as json_report
 from align.report.details import details
 
+EXAMPLES = (
+    "align diff log_reprod",
+    "align diff there here                                     reference from there, port from here",
+    "align diff forward_torch.npy forward_paddle.npy           reprod_log files of any project",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=Path, metavar="A", help="a run's folder, a reference's recording, or an .npy")

@@ -14,6 +14,12 @@ from align.sides import SIDES
 SUPPORTED = {"torch": "2.x, tested with 2.15.0", "paddle": "3.x, tested with 3.3.1"}
 
 
+EXAMPLES = (
+    "align doctor",
+    "align doctor --device gpu --json",
+)
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     sides.configure(parser)

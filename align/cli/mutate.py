@@ -16,6 +16,12 @@ from align.report.staged import staged
 SHIPPED = Path(__file__).resolve().parent.parent / "mutate" / "catalogue.yaml"
 
 
+EXAMPLES = (
+    "align mutate",
+    "align mutate --catalogue bugs.yaml --out mutants",
+)
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--catalogue", type=Path, default=SHIPPED, metavar="FILE", help="mutants (YAML; default: shipped)"

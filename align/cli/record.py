@@ -5,6 +5,11 @@ import argparse
 from align.cli import run
 from align.sides import SIDES
 
+EXAMPLES = (
+    "align record --case pit_probe --side torch --out there",
+    "align record --case pit_probe --side paddle --out here    after `there` was copied to `here`",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     run.configure_recording(parser)

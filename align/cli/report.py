@@ -16,11 +16,15 @@ from align.report.json import read, write_reports
 from align.report.staged import staged
 from align.sides import SIDES
 
+EXAMPLES = (
+    "align report log_reprod",
+    "align report log_reprod --json",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run's folder, with verdict.json and rows.jsonl")
     parser.add_argument("--json", action="store_true", help="print the paths of the reports as JSON")
-    parser.epilog = "exit code 0 if the reports are written, whatever the verdict; `align report log_reprod`"
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -24,18 +24,35 @@ from align.report.details import details
 from align.report.staged import staged
 from align.sides import DTYPES, SIDES
 
+CASE = "pit_ti"  # by default
+
+
+EXAMPLES = (
+    "align run --case pit_probe",
+    "align run forward loss --case pit_s --weights pit_s.safetensors --out results",
+    "align run --case pit_probe --side paddle                  the port again, by the last reference",
+    "align run forward --case pit_probe --replay norm          one module, on the reference's own inputs",
+    "align run --against golden/pit_probe.align                the port alone, without PyTorch",
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     configure_recording(parser)
     parser.add_argument("--side", choices=(*SIDES, "both"), default="both", help="record one side only (default: both)")
     parser.add_argument("--replay", metavar="MODULE", help="compare one MODULE alone, on the reference's own inputs")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="judge the port alone by a file of `align freeze`; needs no torch",
+    )
     gate.configure(parser)
 
 
 def configure_recording(parser: argparse.ArgumentParser) -> None:
     """What says how recordings are made: common to `run` and `record`."""
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"steps to run (default: all): {' '.join(STEPS)}")
-    parser.add_argument("--case", default="pit_ti", help="what to align (default: pit_ti; `align cases` lists them)")
+    parser.add_argument("--case", help=f"what to align (default: {CASE}; `align cases` lists them)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="the working type (default: float32)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="photographs of your own, as CLASS/IMAGE")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a weight file; probe weights otherwise")
@@ -63,11 +80,15 @@ def configure_results(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    if args.against:
+        from align.cli import against
+
+        return against.execute(args)
     if args.replay:
         return _replay(args)
     if args.side == "torch":
         return record_only(args)
-    return gated(_options(args), args, f"align run {{step}} --case {args.case}")
+    return gated(options_of(args), args, f"align run {{step}} --case {args.case}")
 
 
 def gated(options: Options, args: argparse.Namespace, again: str) -> int:
@@ -78,7 +99,7 @@ def gated(options: Options, args: argparse.Namespace, again: str) -> int:
     exceptions = waivers.read(args.waivers, args.deviations)
     with exclusive(options.out), staged(options.out) as reports:
         with Recorder(options, lambda *_: None) as recorder:
-            recordings = _record(recorder, args)
+            recordings = record(recorder, args)
             runs, result = judged(recorder, recordings, exceptions, args.fixed)
             for step in result.steps:
                 classic.write(recorder, step, {"torch": runs.reference, "paddle": runs.port}, reports)
@@ -102,9 +123,9 @@ def record_only(args: argparse.Namespace) -> int:
     """Record one side and compare nothing."""
     if args.keep == "summary":
         raise UsageError("--keep summary needs a comparison, and nothing is compared here; record with --keep full")
-    options = _options(args)
+    options = options_of(args)
     with exclusive(options.out), Recorder(options, lambda *_: None) as recorder:
-        recordings = _record(recorder, args)
+        recordings = record(recorder, args)
     for (side, _), recording in recordings.items():
         if side == args.side:
             print(f"recorded: {recording.folder}", file=sys.stderr if args.json else sys.stdout)
@@ -112,7 +133,7 @@ def record_only(args: argparse.Namespace) -> int:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    options = _options(args)
+    options = options_of(args)
     return replayed(options, args, f"align run {{step}} --case {args.case}")
 
 
@@ -134,7 +155,7 @@ def replayed(options: Options, args: argparse.Namespace, again: str) -> int:
     return 1 if found else 0
 
 
-def _record(recorder: Recorder, args: argparse.Namespace) -> dict[tuple[str, str], Recording]:
+def record(recorder: Recorder, args: argparse.Namespace) -> dict[tuple[str, str], Recording]:
     options = recorder.options
     totals = {side: len(order(options)) + len(noise_runs(options)) * (side == "torch") for side in options.sides}
     with console.progress(totals, quiet=args.json or not sys.stderr.isatty()) as report:
@@ -142,8 +163,8 @@ def _record(recorder: Recorder, args: argparse.Namespace) -> dict[tuple[str, str
         return recorder.run()
 
 
-def _options(args: argparse.Namespace) -> Options:
-    case = find(args.case)
+def options_of(args: argparse.Namespace) -> Options:
+    case = find(args.case or CASE)
     if args.seed is not None:
         case = replace(case, seed=args.seed)
     case = replace(case, mapping=mapping.read(args.map))

@@ -1,6 +1,6 @@
 """Judging a step: every tensor that either side recorded becomes a row."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -137,7 +137,12 @@ def _judged_elsewhere(*entries: Entry | None) -> bool:
 
 
 def noise_of(sources: Sources, names: list[str]) -> dict[str, Measured]:
-    """The noise of every row that has a twin."""
+    """The noise of every row that has a twin; small rows of a kind share theirs."""
+    return pooled(own_noise(sources, names))
+
+
+def own_noise(sources: Sources, names: Iterable[str]) -> dict[str, Measured]:
+    """The noise of every row that has a twin, each row's own."""
     if sources.reference_twin is None or sources.reference is None:
         return {}
     found = {}
@@ -150,7 +155,7 @@ def noise_of(sources: Sources, names: list[str]) -> dict[str, Measured]:
         found[name] = measure(
             entry.kind, sources.working, own.size, scale, Noise(own.rms, own.max_abs), sources.noise.get(name, {})
         )
-    return pooled(found)
+    return found
 
 
 def _row(
@@ -202,7 +207,7 @@ def _judged_by_twin(row: Row, sources: Sources, measured: Measured) -> Row:
     ported_twin = sources.port_twin.entries.get(row.name) if sources.port_twin else None
     if sources.no_twin:
         return _judged_by_precision(row, sources, measured)
-    if ported_twin is None or ported_twin.shape != truth.shape:
+    if ported_twin is None or ported_twin.shape != sources.reference_twin.entries[row.name].shape:
         return replace(row, reason="the port's float64 run has no such tensor of this shape")
     assert sources.port_twin
     between = compare(sources.port_twin[row.name], truth)

@@ -6,15 +6,17 @@ from dataclasses import dataclass, replace
 from align.case import STEPS
 from align.compare.accuracy import STEP, final_accuracy
 from align.compare.distributions import judge_distributions
-from align.compare.judge import Sources, judge_step
+from align.compare.judge import Sources, Tensors, judge_step
 from align.compare.pairing import paired
 from align.compare.rows import Row
 from align.compare.verdict import StepVerdict, Verdict
 from align.compare.waivers import Exceptions
 from align.errors import Incomparable
+from align.golden.rows import in_full
+from align.golden.thinning import THINNED, ThinnedPort, ThinnedReference
 from align.mapping import Mappings
 from align.record.manifest import NO_KERNEL, Recording
-from align.record.store import Store
+from align.record.store import Store, store_files
 from align.steps import STATISTICAL, WITHOUT_TWIN
 
 RAISED = "(raised)"  # the name of the row that stands for an exception
@@ -77,15 +79,17 @@ def compare_runs(
         sources = pairing.sources
         rows = judge_distributions(step, sources) if step in STATISTICAL else judge_step(step, sources, fixed)
         rows = [exceptions.noted(case, row, sources, fixed) for row in rows]
+        if sources.reference is not None:
+            rows = [in_full(row, sources.reference.entries) for row in rows]
         rows = [replace(row, matched_by=pairing.matched_by.get(row.name)) for row in rows]
         rows = _with_failure(step, rows, runs)
         judged.append(StepVerdict(step, tuple(exceptions.applied(case, step, rows)), runs.seconds(step)))
     untwinned = {step: why for step in recorded if (why := _no_twin(runs, step))}
+    notes = tuple(f"{step}: {why}; only the working type is judged" for step, why in untwinned.items())
     environment = {run.manifest.side: run.manifest.environment for run in (runs.reference, runs.port)}
     accuracy = final_accuracy(runs.port, runs.reference) if STEP in recorded else None
-    return Verdict(
-        case, tuple(judged), environment, exceptions.complaints(case, recorded), no_twin=untwinned, accuracy=accuracy
-    )
+    complaints = exceptions.complaints(case, recorded)
+    return Verdict(case, tuple(judged), environment, complaints, untwinned, accuracy, notes=notes)
 
 
 def _with_failure(step: str, rows: list[Row], runs: Runs) -> list[Row]:
@@ -99,10 +103,8 @@ def _with_failure(step: str, rows: list[Row], runs: Runs) -> list[Row]:
 
 
 def _sources(runs: Runs, step: str) -> Sources:
-    def store(run: Recording | None) -> Store | None:
-        return run.step(step) if run and step in run.manifest.steps else None
-
-    pair, twins = (store(runs.reference), store(runs.port)), (store(runs.reference_twin), store(runs.port_twin))
+    pair = _pair(runs.reference, runs.port, step)
+    twins = _pair(runs.reference_twin, runs.port_twin, step)
     noise, working = runs.reference.noise(step), runs.reference.manifest.dtype
     if working == "float64" and step not in WITHOUT_TWIN:
         twins = pair  # it is its own truth, and the perturbed runs tell its noise
@@ -113,3 +115,12 @@ def _no_twin(runs: Runs, step: str) -> str:
     """Why the port's float64 run of a step is missing, if its framework has no kernel for it; empty otherwise."""
     failure = runs.port_twin.manifest.failures.get(step, "") if runs.port_twin else ""
     return failure.removeprefix(NO_KERNEL) if failure.startswith(NO_KERNEL) else ""
+
+
+def _pair(reference: Recording | None, port: Recording | None, step: str) -> tuple[Tensors | None, Tensors | None]:
+    """Both sides' tensors of a step, None for a side without it; a golden recording's are thinned."""
+    theirs, ours = (run.step(step) if run and step in run.manifest.steps else None for run in (reference, port))
+    if theirs is None or not (theirs.folder / store_files(f"{step}.{THINNED}")[0]).is_file():
+        return theirs, ours
+    seen = ThinnedReference(theirs, Store(theirs.folder, f"{step}.{THINNED}"))
+    return seen, ours and ThinnedPort(step, ours, theirs.entries)

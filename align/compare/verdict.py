@@ -67,15 +67,11 @@ class Verdict:
     no_twin: Mapping[str, str] = field(default_factory=dict)  # why a step of the port was not judged in float64
     accuracy: FinalAccuracy | None = None  # where a model was trained; judged by the row `acc_test` alone
     divergences: tuple[Divergence, ...] = ()  # where the sides part, in the order of dependence and execution
+    notes: tuple[str, ...] = ()  # what a reader must know about how this was compared
 
     @property
     def rows(self) -> tuple[Row, ...]:
         return tuple(row for step in self.steps for row in step.rows)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was not judged as finely as everything else."""
-        return tuple(f"{step}: {why}; only the working type is judged" for step, why in self.no_twin.items())
 
     @property
     def blind(self) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def first_divergent_backward(
                 return _cut(ours, trace.operations[lost.operation], modules) or operation
             readers = [reader for reader in operations if inputs[0] in reader.inputs]
             stopped = [reader for reader in readers if not any(trace.values[n].gradient for n in reader.outputs)]
-            return (stopped or [operation])[0]
+            return (stopped or [_stop_after(ours, operations, operation) or operation])[0]
     return _reader(ours, operations, parameter)
 
 
@@ -80,6 +80,19 @@ def _cut(values: Values, last: Operation | None, modules: Collection[str]) -> Op
         if any(value.gradient for value in read):
             return operation
         todo += [values.trace.operations[value.operation] for value in read if value.operation is not None]
+    return None
+
+
+def _stop_after(values: Values, operations: list[Operation], first: Operation) -> Operation | None:
+    """Where no gradient came back to what an operation made: the later one on its way through which none can flow."""
+    reached = set(first.outputs)
+    if any(values.gradient(number) is not None for number in reached):
+        return None
+    for operation in operations[operations.index(first) + 1 :]:
+        if reached & set(operation.inputs):
+            if not any(values.trace.values[number].gradient for number in operation.outputs):
+                return operation
+            reached |= set(operation.outputs)
     return None
 
 

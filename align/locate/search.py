@@ -23,6 +23,7 @@ from align.locate.operations import refine
 from align.locate.pairs import Pairs, alike, pair, same
 from align.pipeline import TWIN, Recorder
 from align.record import line_trace, manifest
+from align.record.calls import ROOT_MODULE
 from align.record.store import Store
 from align.record.trace import read
 from align.sides import SIDES
@@ -34,22 +35,50 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
     """Every independent difference of the red steps, in the order of dependence."""
     answer: list[Divergence] = []
     seen: set[str] = set()
+    alone = recorder.options.case.alone
     for step in result.steps:
         # What looks for the place runs in float64.
         if step or step.step in result.no_twin or step.step not in (*step_modules.REPLAYABLE, *step_modules.LINED):
             continue
         bad = [row.name for row in step.rows if row.bad]
         here: list[Divergence] = []
+        explained = False
         if step.step in step_modules.REPLAYABLE and RAISED not in bad:
             # What is wrong in evaluation is wrong in training too, and is told once.
-            for part in step_modules.replays(step.step, recorder.options.case.alone):
-                here = here or [found for found in replayed(recorder, part) if found.module not in seen]
-            here = [replace(found, step=step.step) for found in here]
+            for part in step_modules.replays(step.step, alone):
+                found = replayed(recorder, part) if not here else []
+                explained = explained or bool(found)
+                here = here or [divergence for divergence in found if divergence.module not in seen]
+            here = [replace(divergence, step=step.step) for divergence in here]
             seen.update(divergence.module for divergence in here)
         # Beside the modules there is the code of the step: what it calls them in, and what it does with the answer.
+        # Where modules that were told before are wrong again, what it makes of their values is wrong too.
         # Models that stand alone have none.
-        answer += here if here or recorder.options.case.alone else lined(recorder, step.step, bad)
+        answer += here
+        if not alone:
+            answer += [] if here or explained else lined(recorder, step.step, bad)
+            answer += backwards(recorder, step.step, bad)
     return answer
+
+
+def backwards(recorder: Recorder, step: str, bad: Collection[str]) -> list[Divergence]:
+    """Where the way back goes wrong in a step without a model, whose values are all right; a line is told once."""
+    found: dict[object, list[tuple[str, Divergence]]] = {}
+    parts = step_modules.backward_parts(step, bad)
+    if parts:
+        recorder.open_twins()
+    for part in parts:
+        for one in replayed(recorder, part):
+            place = one.port and (one.port.file, one.port.line)
+            found.setdefault(place, []).append((part.partition(":")[2], one))
+    return [_of_the_step(step, seen) for seen in found.values()]
+
+
+def _of_the_step(step: str, parts: Sequence[tuple[str, Divergence]]) -> Divergence:
+    """One line of a step, from the parts that showed it: functions, which have no module."""
+    (name, first), more = parts[0], len(parts) - 1
+    also = f" and {more} more" if more else ""
+    return replace(first, step=step, module="", what=f"{name}{also}: {first.what.replace(f' of {ROOT_MODULE}', '')}")
 
 
 def lined(recorder: Recorder, step: str, rows: Collection[str] | None = None) -> list[Divergence]:

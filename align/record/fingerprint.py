@@ -72,7 +72,7 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
 
 
-def _table(size: int) -> np.ndarray:
+def table(size: int) -> np.ndarray:
     """Numbers in -1 to 1: splitmix64 (Steele, Lea and Flood, OOPSLA 2014) of the places, the same everywhere."""
     with np.errstate(over="ignore"):
         z = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -82,7 +82,7 @@ def _table(size: int) -> np.ndarray:
     return (z >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
 
 
-_WEIGHTS = _table(BLOCK + STARTS[-1])
+_WEIGHTS = table(BLOCK + STARTS[-1])
 
 
 def _projections(values: np.ndarray) -> list[float]:

@@ -286,12 +286,13 @@ class Worker:
         memory.give_back()
         return {}
 
-    def headlines(self, recording: str, step: str, path: str) -> dict[str, Any]:
+    def headlines(self, recording: str, step: str, path: str, without: Collection[str] = ()) -> dict[str, Any]:
         """Write a step's headline arrays as a reprod_log file, aside and then moved into place."""
         from align.record import classic
 
         store = Store(Path(recording), step)
-        classic.save({name: store[name] for name, e in store.entries.items() if e.headline}, Path(path), self.side.name)
+        wanted = [name for name, e in store.entries.items() if e.headline and name not in without]
+        classic.save({name: store[name] for name in wanted}, Path(path), self.side.name)
         return {}
 
     def diff_log(self, **request: Any) -> dict[str, Any]:

@@ -64,8 +64,6 @@ def print_verdict(result: Verdict, out: str, again: str = "", console: Console |
             f"{step.seconds:.1f}",
         )
     console.print(table)
-    for note in result.notes[:SHOWN]:
-        console.print(f"  [yellow]note[/] {escape(note)}", soft_wrap=True)
     if result.accuracy:
         console.print(f"  {result.accuracy}", soft_wrap=True, highlight=False)
     failing = [row for step in result.steps for row in step.failing]
@@ -80,6 +78,8 @@ def print_verdict(result: Verdict, out: str, again: str = "", console: Console |
         console.print(f"  [red]exception[/] {escape(complaint)}", soft_wrap=True)
     for subject in result.blind[:SHOWN]:
         console.print(f"  [yellow]blind[/] no row could have shown a wrong {escape(subject)}", soft_wrap=True)
+    for note in result.notes:
+        console.print(f"  {escape(note)}", soft_wrap=True, highlight=False)
     colour = COLOURS[result.verdict]
     blamed = f", first in step {result.blamed_step}" if result.blamed_step else ""
     console.print(f"[bold {colour}]{result.verdict}[/]{blamed}. Reports: {out}", soft_wrap=True, highlight=False)

@@ -103,7 +103,8 @@ def _data(rows: Sequence[Row], verdict: Mapping[str, Any], details: Mapping[str,
     }
     head["blamed"] = verdict["blamed_step"]
     head["first"] = {found["step"]: found["module"] for found in reversed(verdict["divergences"])}
-    head["divergent"] = sorted({found["module"] for found in verdict["divergences"] if found["module"]})
+    own = {found["module"] for found in verdict["divergences"] if found["port"]}  # a place in its code is known
+    head["divergent"] = sorted(module for module in own if module)
     told: dict[str, Any] = {**head, "training": [], "pictures": [], "details": {}}
     size = len(_json(told))
     for name in ("training", "pictures"):

@@ -1,5 +1,7 @@
 """Source lines for a page: highlighted, numbered, with the lines around them where the file is still what ran."""
 
+import io
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ def listing(place: Mapping[str, Any]) -> dict[str, Any]:
     blamed = place["code"].splitlines() or [""]
     before, after = _around(Path(place["file"]), first, last, blamed)
     text = [line[:WIDEST] for line in _dedented([*before, *blamed[:LONGEST], *after], len(before))]
-    html = highlight("\n".join(text), PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)).split("\n")
     start = first - len(before)
+    opened = _open_string(Path(place["file"]), start) if before else []
+    html = highlight("\n".join([*opened, *text]), PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)).split("\n")
+    html = html[len(opened) :]
     lines = [
         {"number": start + index, "html": Markup(html[index] if index < len(html) else ""), "blamed": False}
         for index in range(len(text))
@@ -53,6 +57,17 @@ def _around(path: Path, first: int, last: int, blamed: list[str]) -> tuple[list[
         return [], []
     blamed[:] = here  # with its first line's indentation
     return lines[max(0, first - 1 - AROUND) : first - 1], lines[last : last + AROUND]
+
+
+def _open_string(path: Path, line: int) -> list[str]:
+    """What opens the string, a docstring mostly, that a line stands in the middle of, as a line; else nothing."""
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline))
+    except (OSError, ValueError, SyntaxError, tokenize.TokenError):
+        return []
+    around = (token for token in tokens if token.type == tokenize.STRING and token.start[0] < line <= token.end[0])
+    text = next((token.string for token in around), "")
+    return [text[: text.index(text[-1]) + 3]] if text else []  # with its prefix
 
 
 def _dedented(lines: list[str], first: int) -> list[str]:

@@ -8,7 +8,7 @@ Row = Mapping[str, Any]
 
 LONGEST = 60_000  # characters; a comment on GitHub holds 65,536
 SHOWN = 20  # rows of a table, and divergences
-WIDE = 200  # characters of one cell
+WIDE, LONG = 200, 600  # characters of one cell, and of a note
 
 MARK = {"aligned": "✅", "misaligned": "❌", "vacuous": "⚠️", "empty": "⚠️"}
 
@@ -19,7 +19,6 @@ def markdown(verdict: Mapping[str, Any], rows: Sequence[Row]) -> str:
         _headline(verdict),
         _table(("step", "verdict", "rows", "worst row", "meaning", "precision", "s"), map(_step, verdict["steps"])),
         _accuracy(verdict.get("accuracy")),
-        _list("Not judged in float64", verdict.get("notes", ())),
         _divergences(verdict["divergences"]),
         _rows("Worst rows", [row for row in _worst_first(rows) if row["verdict"] in ("misaligned", "missing")]),
         _rows("Waived", [row for row in rows if row["verdict"] == "waived"]),
@@ -44,7 +43,8 @@ def _headline(verdict: Mapping[str, Any]) -> str:
         if side in at.get("versions", {})
     )
     told = f"{MARK[verdict['verdict']]} {_plain(verdict['case'])}: {verdict['verdict']}{blamed}"
-    return f"## {told}\n\n{_plain(environment)}"
+    notes = "".join(f"\n\n{_plain(note, LONG)}" for note in verdict.get("notes", ()))
+    return f"## {told}\n\n{_plain(environment)}{notes}"
 
 
 def _accuracy(found: Mapping[str, Any] | None) -> str:
@@ -129,10 +129,10 @@ def _code(text: str | None) -> str:
     return "`" + _short(text).replace("`", "'").replace("\n", " ") + "`"
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, longest: int = WIDE) -> str:
     """Text that came from models and files: neither HTML nor a mention nor a link."""
-    return _short(text).replace("&", "&amp;").replace("<", "&lt;").replace("@", "@\N{ZERO WIDTH SPACE}")
+    return _short(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace("@", "@\N{ZERO WIDTH SPACE}")
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= WIDE else text[: WIDE - 1] + "…"
+def _short(text: str, longest: int = WIDE) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,7 +1,8 @@
 """One module a step. Each has `TWIN` (is it also judged in float64?) and `record(context)`."""
 
 import importlib
-from typing import Protocol
+from collections.abc import Collection
+from typing import Any, Protocol
 
 from align.record.context import Context
 from align.record.subject import Subject
@@ -49,7 +50,17 @@ def replays(step: str, alone: bool) -> tuple[str, ...]:
     return parts.get(step, (step,))
 
 
+def backward_parts(step: str, bad: Collection[str]) -> tuple[str, ...]:
+    """What of a step without a model is to be replayed backwards, given its wrong rows: its values do not show why."""
+    found = getattr(load(step), "backward_parts", None)
+    return tuple(f"{step}:{part}" for part in found(bad)) if found else ()
+
+
 def subject(replay: str, context: Context) -> Subject:
     """The model and inputs of a step, or of the part of it that is named after a colon."""
     step, _, part = replay.partition(":")
-    return getattr(load(step), f"{part}_subject" if part else "subject")(context)
+    module: Any = load(step)
+    if not part:
+        return module.subject(context)
+    own = getattr(module, f"{part}_subject", None)
+    return own(context) if own else module.subject(context, part)

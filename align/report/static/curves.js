@@ -1,6 +1,7 @@
 // Curves: the error by depth, and the training run. Drawn by uPlot.
 
 const charts = new Set();
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]; // there is no half of a call or of an iteration
 
 // A colour of the style sheet as the canvas wants it.
 function ink(name) {
@@ -21,6 +22,12 @@ function chart(box, title, x, series, options = {}) {
   const axis = { stroke: () => ink("dim"), grid: { stroke: () => ink("line"), width: 1 }, ticks: { stroke: () => ink("line"), width: 1 } };
   // Of a logarithmic axis the powers of ten; the lines between them are so many that they look like a band.
   const decades = (self, values) => values.map((value) => (power(value) ? value : null));
+  // Of many powers only every second, third, ... has room for its name.
+  const named = (self, values) => {
+    const powers = values.filter((value) => value !== null && power(value)).length;
+    const every = Math.max(1, Math.ceil((powers * 16) / (self.bbox.height / devicePixelRatio)));
+    return values.map((value) => (value !== null && Math.round(Math.log10(value)) % every === 0 ? power(value) : ""));
+  };
   const wide = () => Math.max(280, holder.clientWidth);
   const plot = new uPlot(
     {
@@ -28,7 +35,7 @@ function chart(box, title, x, series, options = {}) {
       height: options.height ?? 260,
       scales: { x: { time: false }, y: options.linear ? {} : { distr: 3, range: options.range } },
       axes: [
-        { ...axis, label: options.along, labelSize: 18, labelGap: 0, size: 34 },
+        { ...axis, incrs: WHOLE, label: options.along, labelSize: 18, labelGap: 0, size: 34 },
         options.linear
           ? { ...axis, size: 62, values: (self, values) => values.map(digits) }
           : {
@@ -36,7 +43,7 @@ function chart(box, title, x, series, options = {}) {
               size: 62,
               grid: { ...axis.grid, filter: decades },
               ticks: { ...axis.ticks, filter: decades },
-              values: (self, values) => values.map((value) => (value === null ? "" : power(value))),
+              values: named,
             },
       ],
       series: [
@@ -111,7 +118,7 @@ function firstDivergence(found) {
   const module = packed.first[found[0].step];
   let at = -1;
   if (module) {
-    const own = new RegExp(`^activation(?:_grad)?/${module.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}(?:#\\d+)?/`);
+    const own = new RegExp(`^activation(?:_grad)?/${module.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}[/#.]`);
     at = found.findIndex((row) => own.test(row.name) && row.red);
     if (at < 0) at = found.findIndex((row) => own.test(row.name));
     if (at >= 0) return { at, text: `first divergence: ${module}` };

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from align.cases import find
-from align.locate.search import lined
+from align.locate.search import backwards, lined
 from align.pipeline import Options, Recorder
 from align.record.process import SideProcess
 from tests.align.locate.conftest import _lines, meets
@@ -25,7 +25,11 @@ QUICK = {
     "half-of-the-smoothing",
     "heads-swapped",
     "no-such-method",
+    "one-term-detached",
+    "sum-detached",
 }
+LOSSES = ("cross_entropy", "soft_target_cross_entropy", "label_smoothing", "distillation_soft", "distillation_hard")
+GRADIENTS = [f"{loss}/grad" for loss in LOSSES]
 
 
 class LineBench:
@@ -57,7 +61,8 @@ class LineBench:
             recorder.open_twins()
             if step == "metric":  # is computed on what the reference recorded
                 self._reference.request("step", run="torch-float64", step="forward")
-            return lined(recorder, step), changed
+            rows = BUGS[bug].get("rows") if bug else GRADIENTS if step == "loss" else None
+            return [*lined(recorder, step), *(backwards(recorder, step, rows) if rows else [])], changed
 
     def close(self) -> None:
         self._reference.kill()
