@@ -140,3 +140,33 @@ def test_links_lead_somewhere(page):
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text())
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not (ROOT / page).parent.joinpath(target).exists()] == []
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_examples_of_a_command_can_be_typed(name, parse, capsys):
+    module = importlib.import_module(f"align.cli.{cli.COMMANDS[name][0]}")
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    printed = capsys.readouterr().out
+    assert module.EXAMPLES
+    for example in module.EXAMPLES:
+        assert example in printed
+        words = shlex.split(re.split(r"  +", example)[0])  # what comes after more than one space explains it
+        assert words[0] == "align"
+        parse(words[1:])
+    assert any(example.startswith(f"align {name}") for example in module.EXAMPLES)
+
+
+def test_help_loads_nothing_heavy(run_python):
+    code = """
+import sys
+from align.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    heavy = {"numpy", "numba", "jinja2", "rich", "yaml", "blake3"} & sys.modules.keys()
+    print("heavy:", sorted(heavy))
+"""
+    printed = run_python(code).stdout
+    assert "examples:" in printed and "exit codes:" in printed
+    assert printed.endswith("heavy: []\n")

@@ -50,8 +50,8 @@ exit codes: 0 aligned; 1 misaligned, vacuous or missing coverage; 2 usage or unu
             loaded = importlib.import_module(f"align.cli.{module}")
             loaded.configure(sub)
             sub.formatter_class = argparse.RawDescriptionHelpFormatter
-            more = f"\n\n{sub.epilog}" if sub.epilog else ""
-            sub.epilog = "\n  ".join(["examples:", *loaded.EXAMPLES]) + more
+            examples = "\n  ".join(["examples:", *getattr(loaded, "EXAMPLES", ())])
+            sub.epilog = "\n\n".join(filter(None, [examples, sub.epilog]))
             sub.set_defaults(execute=loaded.execute)
     args = parser.parse_args(arguments)
     try:

@@ -85,7 +85,7 @@ def _step(reference: Reference, step: str, folder: Path) -> None:
     }
     write_json(folder / archive.WORKING / f"{step}{NOISE}", table)
     ways = {name: _way(step, entry, working, twin, name in errors) for name, entry in working.entries.items()}
-    derived = set(errors) - {name for name in working.entries if _is_read_by_the_port(step, working.entries[name])}
+    derived = set(errors) - {name for name in working.entries if _is_exact(step, working.entries[name])}
     _write(step, working, ways, folder / archive.WORKING, derived)
     if twin is not None:
         # What has no noise is not judged by its twin: the row needs to be there, not its values.
@@ -94,7 +94,7 @@ def _step(reference: Reference, step: str, folder: Path) -> None:
 
 def _way(step: str, entry: Entry, working: Store, twin: Store | None, rounds: bool) -> str | None:
     way = how(step, entry)
-    if way is None or _is_read_by_the_port(step, entry):
+    if way is None or _is_exact(step, entry):
         return None
     if way == SUMS and not rounds:
         return BYTES
@@ -103,8 +103,9 @@ def _way(step: str, entry: Entry, working: Store, twin: Store | None, rounds: bo
     return way
 
 
-def _is_read_by_the_port(step: str, entry: Entry) -> bool:
-    return step in NEEDS.values() and entry.headline
+def _is_exact(step: str, entry: Entry) -> bool:
+    """Whether the working type's own values are kept: those that a step of the port reads, and those of curves."""
+    return (step in NEEDS.values() and entry.headline) or (entry.kind == "curve" and how(step, entry) is None)
 
 
 def _write(step: str, store: Store, ways: dict[str, str | None], folder: Path, described: Collection[str]) -> None:

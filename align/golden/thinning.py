@@ -19,6 +19,7 @@ from align.steps import STATISTICAL, WITHOUT_TWIN
 
 WHOLE = 64  # elements up to which a tensor is kept as it is
 SAMPLES, STRETCHES = 16, 48  # of a larger one: elements, and sums
+CURVE = 4096  # of a curve, which a report shows
 DRAWN = 1024  # values kept of a sample of `init`
 PERIOD = 262_139  # of the weights: a prime, so that no axis of a tensor has it
 THINNED = "thinned"  # after a step's name: the store of what was thinned; and the fact of an entry that says how
@@ -34,7 +35,7 @@ def how(step: str, entry: Entry) -> str | None:
     size = int(np.prod(entry.shape))
     if step in STATISTICAL and entry.name.endswith("/sample"):
         return CHOSEN if size > DRAWN else None
-    if size <= WHOLE:
+    if size <= WHOLE or (entry.kind == "curve" and len(entry.shape) == 1 and size <= CURVE):
         return None
     exact = step in WITHOUT_TWIN or not entry.dtype.startswith(("float", "bfloat"))
     return BYTES if exact else SUMS

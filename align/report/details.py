@@ -175,8 +175,10 @@ def _training(pairs: _Pairs) -> Iterator[dict[str, Any]]:
     reference, port = pairs.store(runs.reference, step), pairs.store(runs.port, step)
     if reference is None or port is None:
         return
-    names = [name for name, entry in reference.entries.items() if entry.kind == "curve" and len(entry.shape) == 1]
     twins = pairs.store(runs.reference_twin, step), pairs.store(runs.port_twin, step)
+    curves = [name for name, entry in reference.entries.items() if entry.kind == "curve" and len(entry.shape) == 1]
+    stores = [store for store in (reference, *twins) if store]
+    names = [name for name in curves if all(name not in of or of[name].stored for of in (s.entries for s in stores))]
     working = runs.reference.manifest.dtype
     measured = noise_of(Sources(reference, port, *twins, runs.reference.noise(step), working), names)
     for name in names:

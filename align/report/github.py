@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from align.report.lines import by_line, likewise
+
 SHOWN = 10  # GitHub shows ten annotations a step and drops the others
 
 
@@ -21,9 +23,10 @@ def report(verdict: Mapping[str, Any], summary: str, to: TextIO = sys.stderr) ->
 
 
 def annotations(verdict: Mapping[str, Any], workspace: Path) -> Iterator[str]:
-    """`::error` commands, one a divergence with a source line; files as the workspace names them."""
+    """`::error` commands, one a wrong source line; files as the workspace names them."""
     shown = 0
-    for found in verdict["divergences"]:
+    for group in by_line(verdict["divergences"]):
+        found = group[0]
         place = found["port"]
         if not place or shown == SHOWN:
             continue
@@ -32,6 +35,8 @@ def annotations(verdict: Mapping[str, Any], workspace: Path) -> Iterator[str]:
         if file.is_absolute() and file.is_relative_to(workspace.absolute()):
             file = file.relative_to(workspace.absolute())
         told = found["what"] if not found["cause"] else found["cause"]["text"]
+        if others := likewise(group):
+            told += f"; likewise in {len(others)} other module{'s' * (len(others) != 1)}"
         title = _property(f"{found['step']} {found['module'] or ''}".strip())
         where = f"file={_property(str(file))},line={place['line']},endLine={place['end_line']},title={title}"
         yield f"::error {where}::{_data(told)}"

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from align.report.details import excess
+from align.report.lines import by_line, likewise
 from align.report.source import listing, short
 
 Row = Mapping[str, Any]
@@ -40,13 +41,13 @@ def document(verdict: Mapping[str, Any], rows: Sequence[Row], details: Mapping[s
     At most 5 MB for 10,000 rows: what does not fit is left out from the least bad row on, and the page says so.
     """
     data = _data(rows, verdict, details or {})
-    groups = _by_line(verdict["divergences"])
+    groups = by_line(verdict["divergences"])
     scripts = [Markup(text) for text in (_static("uPlot.iife.min.js"), "\n".join(map(_static, SCRIPTS)))]
     return _template().render(
         verdict=verdict,
         headline=headline(verdict, rows),
         environments=_environments(verdict["environment"]),
-        divergences=[_divergence(*found) for found in groups[:DIVERGENCES]],
+        divergences=[_divergence(group) for group in groups[:DIVERGENCES]],
         divergences_left=max(0, len(groups) - DIVERGENCES),
         red=sum(row["verdict"] in ("misaligned", "missing") for row in rows),
         total=len(rows),
@@ -167,25 +168,14 @@ def _environments(environment: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _by_line(divergences: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """The same line is wrong in every module that runs it: those stand together, in the order of the first of them."""
-    groups: dict[Any, list[Mapping[str, Any]]] = {}
-    for number, found in enumerate(divergences):
-        place = found["port"]
-        built = place and place["built"] and (place["built"]["file"], place["built"]["line"])
-        key = (found["step"], place["file"], place["line"], built) if place else number
-        groups.setdefault(key, []).append(found)
-    return list(groups.values())
-
-
-def _divergence(found: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
-    sides = []
+def _divergence(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found, sides = group[0], []
     for side in ("reference", "port"):
         if place := found[side]:
             built, here = place["built"], (place["file"], place["line"])
             shown = built and built.get("code") is not None and (built["file"], built["line"]) != here
             sides.append({"side": side, **listing(place), "built": listing(built) if shown else None})
-    return {**found, "sides": sides, "likewise": [other["module"] for other in others if other["module"]]}
+    return {**found, "sides": sides, "likewise": likewise(group)}
 
 
 def _hashes(scripts: Sequence[str]) -> str:

@@ -4,10 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from align.report.lines import by_line, likewise
+
 Row = Mapping[str, Any]
 
 LONGEST = 60_000  # characters; a comment on GitHub holds 65,536
 SHOWN = 20  # rows of a table, and divergences
+NAMED = 10  # modules that run the same wrong line
 WIDE, LONG = 200, 600  # characters of one cell, and of a note
 
 MARK = {"aligned": "✅", "misaligned": "❌", "vacuous": "⚠️", "empty": "⚠️"}
@@ -94,8 +97,10 @@ def _rows(title: str, rows: Sequence[Row]) -> str:
 
 def _divergences(divergences: Sequence[Mapping[str, Any]]) -> str:
     lines = []
-    for number, found in enumerate(divergences[:SHOWN], 1):
-        lines.append(f"{number}. **{found['step']}** {_code(found['module'])}: {_plain(found['what'])}")
+    for number, group in enumerate(by_line(divergences)[:SHOWN], 1):
+        found = group[0]
+        module = f" {_code(found['module'])}" if found["module"] else ""
+        lines.append(f"{number}. **{found['step']}**{module}: {_plain(found['what'])}")
         for side in ("port", "reference"):
             if place := found[side]:
                 first = (place["code"] or "").partition("\n")[0]
@@ -103,6 +108,9 @@ def _divergences(divergences: Sequence[Mapping[str, Any]]) -> str:
                 lines.append(f"   - {side} {_code(where)} {_code(first)}")
         if found["cause"]:
             lines.append(f"   - cause: {_plain(found['cause']['text'])}")
+        if others := likewise(group):
+            more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+            lines.append(f"   - likewise {', '.join(map(_code, others[:NAMED]))}{more}")
     return "### Where the sides part\n\n" + "\n".join(lines) if lines else ""
 
 

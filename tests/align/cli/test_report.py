@@ -109,6 +109,15 @@ def test_a_red_verdict_keeps_to_the_schema(finished, schema, tmp_path, capsys):
     assert verdict["verdict"] == "misaligned"
 
 
+def test_a_vacuous_verdict_keeps_to_the_schema(finished, schema, tmp_path, capsys):
+    """A tolerance that zeros would hold too: nothing is red, and nothing was seen."""
+    assert main(["diff", str(finished[0]), "--fixed", "1e30", "--out", str(tmp_path)]) == 1
+    capsys.readouterr()
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    schema.validate(verdict)
+    assert verdict["verdict"] == "vacuous" and verdict["blind"]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -118,6 +127,7 @@ def test_a_red_verdict_keeps_to_the_schema(finished, schema, tmp_path, capsys):
         lambda verdict: verdict["steps"][0]["worst"].update(max_abs="huge"),
         lambda verdict: verdict["coverage"].update(other={}),
         lambda verdict: verdict.update(first_divergence={"step": "forward"}),
+        lambda verdict: verdict.update(notes="one"),
     ],
 )
 def test_the_schema_can_fail(finished, schema, change):

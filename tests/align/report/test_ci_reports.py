@@ -118,3 +118,20 @@ def test_nothing_is_said_outside_of_github(tmp_path, monkeypatch):
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     github.report(VERDICT, "text", out)
     assert out.getvalue().startswith("::error file=") and page.read_text() == "text"
+
+
+def test_a_line_that_many_modules_run_is_told_once(rows, tmp_path):
+    found = [DIVERGENCE | {"module": f"blocks.{i}"} for i in range(30)]
+    elsewhere = DIVERGENCE | {"module": "head", "port": DIVERGENCE["port"] | {"line": 70}}
+    verdict = VERDICT | {"divergences": [*found, elsewhere]}
+    text = summary.markdown(verdict, rows)
+    assert "1. **forward** `blocks.0`" in text and "2. **forward** `head`" in text and "\n3. " not in text
+    assert "likewise `blocks.1`, `blocks.2`," in text and "`blocks.10` and 19 more" in text
+    first, second = github.annotations(verdict, tmp_path)
+    assert first.endswith("::its output; likewise in 29 other modules") and second.endswith("::its output")
+
+
+def test_notes_stand_below_the_headline(rows):
+    text = summary.markdown(VERDICT | {"notes": ["the reference is <b>golden</b>"]}, rows)
+    assert text.index("golden") < text.index("| step |")
+    assert "&lt;b>golden" in text

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.report.details import BINS, SIDE, error_map
+from align.compare.runs import Runs
+from align.record import manifest
+from align.record.manifest import Manifest, Recording
+from align.record.store import StoreWriter
+from align.report.details import BINS, SIDE, details, error_map
 from align.report.pictures import PIXELS, pictures
 
 
@@ -107,3 +111,30 @@ def test_errors_that_are_all_but_equal(step):
     port = 0.5 * (1 + step * np.arange(6))
     found = error_map(port, reference)["histogram"]
     assert (sum(found["counts"]), len(found["counts"]), found["zero"]) == (6, BINS, 0)
+
+
+def recorded(folder, side, dtype, curve, keep=("loss",)):
+    """A recording of `train_align` with a curve of 10 losses, in full or as a summary."""
+    place = manifest.start(folder, f"{side}-cpu-{dtype}")
+    with StoreWriter(place, "train_align") as store:
+        store.add("loss", curve.astype(dtype), "curve", headline=True)
+    made = Manifest("a", side, "cpu", dtype, "p", {}, steps={"train_align": 1.0}, files=store.hashes)
+    recording = Recording(manifest.finish(place, made))
+    if not keep:
+        recording.thin({})
+    return recording
+
+
+@pytest.mark.parametrize("keep", [("loss",), ()])
+def test_a_training_curve_is_drawn_where_it_was_kept(tmp_path, keep):
+    curve = np.linspace(2, 1, 10)
+    runs = Runs(
+        *(
+            recorded(tmp_path, side, dtype, curve + off, keep)
+            for dtype in ("float32", "float64")
+            for side, off in (("torch", 0.0), ("paddle", 0.5))
+        )
+    )
+    shown = details(runs, [])["training"]
+    assert [found["name"] for found in shown] == list(keep)
+    assert all(found["twin_error"] == [0.5] * 10 for found in shown)
