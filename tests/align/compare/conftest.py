@@ -44,7 +44,9 @@ class Bench:
     port_twin: dict[str, Any] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    twin_failures: dict[str, str] = field(default_factory=dict)
     noise: bool = True
     twins: bool = True
 
@@ -61,9 +63,12 @@ class Bench:
         made = {name: self.rounded(name, seed, dtype) for name in self.truth}
         made = {name: value for name, value in {**made, **given}.items() if value is not None}
         return {
-            name: value if isinstance(value, Tensor) else Tensor(np.asarray(value), self.kinds.get(name, "output"))
+            name: value if isinstance(value, Tensor) else self.tensor(name, np.asarray(value))
             for name, value in made.items()
         }
+
+    def tensor(self, name: str, array: np.ndarray) -> Tensor:
+        return Tensor(array, self.kinds.get(name, "output"), facts=self.facts.get(name))
 
     def record(self, side: str, dtype: str, tensors: dict[str, Tensor], failures=None) -> manifest.Recording:
         folder = manifest.start(self.folder, f"{side}-cpu-{dtype}")
@@ -105,9 +110,9 @@ class Bench:
         port = self.record("paddle", self.dtype, self.tensors(self.port, 2, self.dtype), self.failures)
         if self.dtype == "float64" or not self.twins:
             return Runs(reference, port, None, None)
-        truth = {name: Tensor(array, self.kinds.get(name, "output")) for name, array in self.truth.items()}
-        twin = self.record("torch", "float64", truth)
-        return Runs(reference, port, twin, self.record("paddle", "float64", self.tensors(self.port_twin, 3, "float64")))
+        twin = self.record("torch", "float64", {name: self.tensor(name, array) for name, array in self.truth.items()})
+        ours = {} if self.twin_failures else self.tensors(self.port_twin, 3, "float64")
+        return Runs(reference, port, twin, self.record("paddle", "float64", ours, self.twin_failures))
 
     def verdict(self, exceptions: Exceptions | None = None, fixed: float | None = None):
         return compare_runs(self.runs(), exceptions or Exceptions(), fixed)
