@@ -1,7 +1,8 @@
 """How far apart are correct and wrong ports? `python benchmarks/separation.py`, on a CPU; can be stopped and resumed.
 
     clean   pairs without a bug: several cases, seeds and threads, each run judged as `align run` does
-    bugs    some of the mutants of align/mutate/catalogue.yaml in `pit_probe`, each against one reference
+    bugs    some of the mutants of align/mutate/catalogue.yaml in `pit_probe`, each against one reference; or all that
+            `align mutate --out DIR` has tried, with `--outcomes DIR/outcomes.jsonl`
     draw    separation.json and docs/img/separation.svg from what was measured (needs the extra `bench`)
 
 The number of a run is its worst ratio: error in units of the reference's noise, in float64 (meaning), over all rows; of
@@ -69,10 +70,11 @@ class Clean:
 def clean_pairs() -> list[Clean]:
     """What is measured. Neighbours of one case and thread count share their processes."""
     quick = [Clean("pit_probe", seed, 1) for seed in range(170)] + [Clean("pit_probe", seed, 2) for seed in range(30)]
-    whole = [Clean("pit_probe", seed, 1, STEPS) for seed in range(200, 230)] + [Clean("pit_probe", 230, 2, STEPS)]
+    most = [Clean("pit_probe", seed, 1, STEPS[:-1]) for seed in range(206, 230)]
+    whole = [Clean("pit_probe", seed, 1, STEPS) for seed in range(200, 206)]
     sizes = [f"pit_{size}{suffix}" for size in ("ti", "xs", "s", "b") for suffix in ("", "_distilled")]
     full = [Clean(name, seed, 1 + seed % 2, STEPS) for seed, name in enumerate(sizes)]
-    return whole + quick + full
+    return most + whole + quick + full
 
 
 def recorded(path: Path) -> Iterator[dict]:
@@ -112,6 +114,16 @@ def measure_clean(work: Path, until: float, only: str | None) -> None:
                 append(results, row)
                 worst = max(row["meaning"].values(), key=lambda worst: worst["ratio"])
                 print(f"{row['key']}: {row['verdict']}, {worst['ratio']:.2f}x noise at {worst['row']}", flush=True)
+
+
+def take_outcomes(work: Path, outcomes: Path) -> None:
+    """The bugs that `align mutate` has tried, instead of runs of our own; of each the last outcome."""
+    tried = {row["id"]: row["outcome"] for row in recorded(outcomes)}
+    results = work / "bugs.jsonl"
+    results.unlink(missing_ok=True)
+    for mutant in read_catalogue(SHIPPED):
+        if mutant.id in tried and not mutant.equivalent:
+            append(results, {"step": mutant.step, "source": mutant.source, **tried[mutant.id]})
 
 
 def measure_bugs(work: Path, until: float, only: str | None) -> None:
@@ -200,13 +212,16 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "separation", help="where results are kept")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start nothing after so long")
     parser.add_argument("--only", help="one case of clean, or one bug")
+    parser.add_argument("--outcomes", type=Path, metavar="FILE", help="bugs: take them from a run of `align mutate`")
     arguments = parser.parse_args()
     parts = arguments.parts or ["clean", "bugs", "draw"]
     work, until = arguments.work.absolute(), time.time() + 60 * arguments.minutes
     work.mkdir(parents=True, exist_ok=True)
     if "clean" in parts:
         measure_clean(work, until, arguments.only)
-    if "bugs" in parts:
+    if "bugs" in parts and arguments.outcomes:
+        take_outcomes(work, arguments.outcomes)
+    elif "bugs" in parts:
         measure_bugs(work, until, arguments.only)
     numbers = summary(work)
     if "draw" in parts:
