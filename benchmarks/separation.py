@@ -3,7 +3,8 @@
     clean   pairs without a bug: several cases, seeds and threads, each run judged as `align run` does
     bugs    some of the mutants of align/mutate/catalogue.yaml in `pit_probe`, each against one reference; or all that
             `align mutate --out DIR` has tried, with `--outcomes DIR/outcomes.jsonl`
-    draw    separation.json and docs/img/separation.svg from what was measured (needs the extra `bench`)
+    draw    separation.json and docs/img/separation.svg from what was measured (needs the extra `bench`); a run in
+            separation.json that was not measured again stays
 
 The number of a run is its worst ratio: error in units of the reference's noise, in float64 (meaning), over all rows; of
 a bug, over the rows of the step that was blamed. Exit code 1 if a clean run is not aligned or a bug is.
@@ -132,7 +133,9 @@ def measure_bugs(work: Path, until: float, only: str | None) -> None:
     short, long = (
         Runner(Options(find("pit_probe"), work / "bugs", steps), work / "bugs") for steps in (STEPS[:-1], STEPS)
     )
-    for mutant in read_catalogue(SHIPPED):
+    # The late steps first, which take longest to fill; that of the long run last.
+    places = {step: number for number, step in enumerate((*STEPS[-2::-1], STEPS[-1]))}
+    for mutant in sorted(read_catalogue(SHIPPED), key=lambda mutant: places.get(mutant.step or "", 0)):
         if mutant.id not in BUGS or mutant.id in done or only not in (None, mutant.id):
             continue
         if time.time() > until:
@@ -151,14 +154,20 @@ def significant(value: float) -> float:
 
 def summary(work: Path) -> dict:
     """The numbers that are published."""
-    bugs, clean = list(recorded(work / "bugs.jsonl")), list(recorded(work / "clean.jsonl"))
+    before = json.loads(NUMBERS.read_text()) if NUMBERS.is_file() else {"clean": [], "bugs": []}
+    clean = {_pair(row): row for row in [*before["clean"], *map(_clean_row, recorded(work / "clean.jsonl"))]}
+    bugs = {row["id"]: row for row in [*before["bugs"], *map(_bug_row, recorded(work / "bugs.jsonl"))]}
     return {
         "factor": FACTOR,
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "clean": [_clean_row(row) for row in clean],
-        "bugs": [_bug_row(row) for row in bugs],
-        "summary": _totals(clean, bugs),
+        "clean": list(clean.values()),
+        "bugs": list(bugs.values()),
+        "summary": _totals(list(clean.values()), list(bugs.values())),
     }
+
+
+def _pair(row: dict) -> tuple:
+    return row["case"], row["seed"], row["threads"], row["steps"]
 
 
 def _clean_row(row: dict) -> dict:
@@ -177,15 +186,15 @@ def _bug_row(row: dict) -> dict:
 
 
 def _totals(clean: list[dict], bugs: list[dict]) -> dict:
-    greatest = max((_clean_row(row)["meaning"][0] for row in clean), default=0.0)
-    rounding = [row["ratio"] for row in map(_bug_row, bugs) if not row["exact"] and row["ratio"]]
+    greatest = max((row["meaning"][0] for row in clean), default=0.0)
+    rounding = [row["ratio"] for row in bugs if not row["exact"] and row["ratio"]]
     least = min(rounding, default=0.0)
     return {
         "clean_runs": len(clean),
         "clean_rows": sum(row["rows"] for row in clean),
         "false_alarms": sum(row["verdict"] != "aligned" for row in clean),
         "clean_worst_meaning": greatest,
-        "clean_worst_precision": max((_clean_row(row)["precision"][0] for row in clean), default=0.0),
+        "clean_worst_precision": max((row["precision"][0] for row in clean), default=0.0),
         "bugs": len(bugs),
         "bugs_missed": sum(row["verdict"] in ("aligned", None) for row in bugs),
         "bugs_right_step": sum(row["blamed_step"] == row["step"] for row in bugs),
