@@ -1,8 +1,10 @@
 """How far apart are correct and wrong ports? `python benchmarks/separation.py`, on a CPU; can be stopped and resumed.
 
     clean   pairs without a bug: several cases, seeds and threads, each run judged as `align run` does
-    bugs    some of the mutants of align/mutate/catalogue.yaml in `pit_probe`, each against one reference
-    draw    separation.json and docs/img/separation.svg from what was measured (needs the extra `bench`)
+    bugs    some of the mutants of align/mutate/catalogue.yaml in `pit_probe`, each against one reference; or all that
+            `align mutate --out DIR` has tried, with `--outcomes DIR/outcomes.jsonl`
+    draw    separation.json and docs/img/separation.svg from what was measured (needs the extra `bench`); a run in
+            separation.json that was not measured again stays
 
 The number of a run is its worst ratio: error in units of the reference's noise, in float64 (meaning), over all rows; of
 a bug, over the rows of the step that was blamed. Exit code 1 if a clean run is not aligned or a bug is.
@@ -69,10 +71,11 @@ class Clean:
 def clean_pairs() -> list[Clean]:
     """What is measured. Neighbours of one case and thread count share their processes."""
     quick = [Clean("pit_probe", seed, 1) for seed in range(170)] + [Clean("pit_probe", seed, 2) for seed in range(30)]
-    whole = [Clean("pit_probe", seed, 1, STEPS) for seed in range(200, 230)] + [Clean("pit_probe", 230, 2, STEPS)]
+    most = [Clean("pit_probe", seed, 1, STEPS[:-1]) for seed in range(206, 230)]
+    whole = [Clean("pit_probe", seed, 1, STEPS) for seed in range(200, 206)]
     sizes = [f"pit_{size}{suffix}" for size in ("ti", "xs", "s", "b") for suffix in ("", "_distilled")]
     full = [Clean(name, seed, 1 + seed % 2, STEPS) for seed, name in enumerate(sizes)]
-    return whole + quick + full
+    return most + whole + quick + full
 
 
 def recorded(path: Path) -> Iterator[dict]:
@@ -114,13 +117,25 @@ def measure_clean(work: Path, until: float, only: str | None) -> None:
                 print(f"{row['key']}: {row['verdict']}, {worst['ratio']:.2f}x noise at {worst['row']}", flush=True)
 
 
+def take_outcomes(work: Path, outcomes: Path) -> None:
+    """The bugs that `align mutate` has tried, instead of runs of our own; of each the last outcome."""
+    tried = {row["id"]: row["outcome"] for row in recorded(outcomes)}
+    results = work / "bugs.jsonl"
+    results.unlink(missing_ok=True)
+    for mutant in read_catalogue(SHIPPED):
+        if mutant.id in tried and not mutant.equivalent:
+            append(results, {"step": mutant.step, "source": mutant.source, **tried[mutant.id]})
+
+
 def measure_bugs(work: Path, until: float, only: str | None) -> None:
     results = work / "bugs.jsonl"
     done = {row["id"] for row in recorded(results)}
     short, long = (
         Runner(Options(find("pit_probe"), work / "bugs", steps), work / "bugs") for steps in (STEPS[:-1], STEPS)
     )
-    for mutant in read_catalogue(SHIPPED):
+    # The late steps first, which take longest to fill; that of the long run last.
+    places = {step: number for number, step in enumerate((*STEPS[-2::-1], STEPS[-1]))}
+    for mutant in sorted(read_catalogue(SHIPPED), key=lambda mutant: places.get(mutant.step or "", 0)):
         if mutant.id not in BUGS or mutant.id in done or only not in (None, mutant.id):
             continue
         if time.time() > until:
@@ -139,14 +154,20 @@ def significant(value: float) -> float:
 
 def summary(work: Path) -> dict:
     """The numbers that are published."""
-    bugs, clean = list(recorded(work / "bugs.jsonl")), list(recorded(work / "clean.jsonl"))
+    before = json.loads(NUMBERS.read_text()) if NUMBERS.is_file() else {"clean": [], "bugs": []}
+    clean = {_pair(row): row for row in [*before["clean"], *map(_clean_row, recorded(work / "clean.jsonl"))]}
+    bugs = {row["id"]: row for row in [*before["bugs"], *map(_bug_row, recorded(work / "bugs.jsonl"))]}
     return {
         "factor": FACTOR,
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "clean": [_clean_row(row) for row in clean],
-        "bugs": [_bug_row(row) for row in bugs],
-        "summary": _totals(clean, bugs),
+        "clean": list(clean.values()),
+        "bugs": list(bugs.values()),
+        "summary": _totals(list(clean.values()), list(bugs.values())),
     }
+
+
+def _pair(row: dict) -> tuple:
+    return row["case"], row["seed"], row["threads"], row["steps"]
 
 
 def _clean_row(row: dict) -> dict:
@@ -165,15 +186,15 @@ def _bug_row(row: dict) -> dict:
 
 
 def _totals(clean: list[dict], bugs: list[dict]) -> dict:
-    greatest = max((_clean_row(row)["meaning"][0] for row in clean), default=0.0)
-    rounding = [row["ratio"] for row in map(_bug_row, bugs) if not row["exact"] and row["ratio"]]
+    greatest = max((row["meaning"][0] for row in clean), default=0.0)
+    rounding = [row["ratio"] for row in bugs if not row["exact"] and row["ratio"]]
     least = min(rounding, default=0.0)
     return {
         "clean_runs": len(clean),
         "clean_rows": sum(row["rows"] for row in clean),
         "false_alarms": sum(row["verdict"] != "aligned" for row in clean),
         "clean_worst_meaning": greatest,
-        "clean_worst_precision": max((_clean_row(row)["precision"][0] for row in clean), default=0.0),
+        "clean_worst_precision": max((row["precision"][0] for row in clean), default=0.0),
         "bugs": len(bugs),
         "bugs_missed": sum(row["verdict"] in ("aligned", None) for row in bugs),
         "bugs_right_step": sum(row["blamed_step"] == row["step"] for row in bugs),
@@ -200,13 +221,16 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "separation", help="where results are kept")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start nothing after so long")
     parser.add_argument("--only", help="one case of clean, or one bug")
+    parser.add_argument("--outcomes", type=Path, metavar="FILE", help="bugs: take them from a run of `align mutate`")
     arguments = parser.parse_args()
     parts = arguments.parts or ["clean", "bugs", "draw"]
     work, until = arguments.work.absolute(), time.time() + 60 * arguments.minutes
     work.mkdir(parents=True, exist_ok=True)
     if "clean" in parts:
         measure_clean(work, until, arguments.only)
-    if "bugs" in parts:
+    if "bugs" in parts and arguments.outcomes:
+        take_outcomes(work, arguments.outcomes)
+    elif "bugs" in parts:
         measure_bugs(work, until, arguments.only)
     numbers = summary(work)
     if "draw" in parts:

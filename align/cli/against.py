@@ -60,11 +60,11 @@ def _options(args: argparse.Namespace, golden: Golden) -> Options:
             )
     if args.side == "torch":
         raise UsageError("--against judges the port: leave --side out")
-    name = golden.case.name
-    if args.case not in (None, name):
-        raise UsageError(f"{golden.path}: holds case {name}, not {args.case}")
-    find(name)  # an unknown name is told before anything is compared
-    args.case, args.side, args.steps = name, "paddle", args.steps or list(golden.steps)
+    # A case in a file of the user's is found by --case alone; what the two must have in common is its name.
+    args.case = args.case or golden.case.name
+    if find(args.case).name != golden.case.name:
+        raise UsageError(f"{golden.path}: holds case {golden.case.name}, not {args.case}")
+    args.side, args.steps = "paddle", args.steps or list(golden.steps)
     options = run.options_of(args)
     if lacking := [step for step in options.steps if step not in golden.steps]:
         raise UsageError(f"{golden.path}: holds no {', '.join(lacking)}; it has {' '.join(golden.steps)}")

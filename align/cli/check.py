@@ -12,7 +12,11 @@ from align.cli import gate, run, sides
 from align.pipeline import Options
 from align.sides import DTYPES
 
-EXAMPLE = "align check torchvision.models:resnet50 paddle.vision.models:resnet50 --input 2,3,224,224"
+EXAMPLES = (
+    "align check torchvision.models:resnet50 paddle.vision.models:resnet50 --input 2,3,224,224",
+    "align check reference.py:build port.py:build --input 2,3,64,64 --write-map map.toml",
+    "align check 'torch:cumsum(..., dim=1)' 'paddle:cumsum(..., axis=1)' --input 4,8      functions, not models",
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run.configure_results(parser)
     sides.configure(parser)
     gate.configure(parser)
-    parser.epilog = f"example: {EXAMPLE}. A function is its own model if its inputs are dots: torch:cumsum(..., dim=1)"
+    parser.epilog = "A function is its own model if its inputs are dots: torch:cumsum(..., dim=1)."
 
 
 def execute(args: argparse.Namespace) -> int:

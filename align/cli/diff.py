@@ -11,6 +11,7 @@ from align.cli import gate
 from align.compare import bare, waivers
 from align.compare.pairing import check_mapping
 from align.compare.runs import Runs, compare_runs
+from align.compare.statistics import Difference
 from align.errors import NothingCompared, UsageError
 from align.record.manifest import MANIFEST, Recording
 from align.record.safe_pickle import read_dictionary
@@ -111,10 +112,7 @@ def _files(args: argparse.Namespace) -> int:
             "verdict": row.verdict,
             "reason": row.reason,
             "rule": row.limits.rule if row.limits else None,
-            "max_abs": json_report.number(row.difference.max_abs) if row.difference else None,
-            "mean_abs": json_report.number(row.difference.mean_abs) if row.difference else None,
-            "rel": json_report.number(row.difference.rel) if row.difference else None,
-            "min_tolerance": json_report.number(row.difference.min_absolute_tolerance) if row.difference else None,
+            **_facts(row.difference),
         }
         for row in result.rows
     ]
@@ -124,7 +122,7 @@ def _files(args: argparse.Namespace) -> int:
         for row in result.rows:
             facts = f"{row.verdict:<10} {row.name}"
             if row.difference:
-                facts += f" max {row.difference.max_abs:.3g} rel {row.difference.rel:.3g}"
+                facts += f" {_told(row.difference)}"
             if row.limits:
                 facts += f" [{row.limits.rule}]"
             print(f"{facts} {row.reason}".rstrip())
@@ -133,6 +131,25 @@ def _files(args: argparse.Namespace) -> int:
     if result.verdict == "empty":
         raise NothingCompared(f"{args.first} and {args.second} have no element in common to compare")
     return 0 if result.verdict == "aligned" else 1
+
+
+def _facts(found: Difference | None) -> dict[str, Any]:
+    """Of one row, as JSON; all null where the two could not be compared element by element."""
+    names = {"max_abs", "mean_abs", "rel", "cosine", "min_absolute_tolerance"}
+    numbers = {name: json_report.number(getattr(found, name)) if found else None for name in sorted(names)}
+    numbers["min_tolerance"] = numbers.pop("min_absolute_tolerance")
+    index = list(found.index) if found and found.index is not None else None
+    return {**numbers, "index": index, "ulp": found.max_ulp if found else None}
+
+
+def _told(found: Difference) -> str:
+    """The same in one line: at which index, and what an absolute tolerance would have to be."""
+    at = "" if found.index is None else f" at {found.index}"
+    ulp = "" if found.max_ulp is None else f" {found.max_ulp} ulp"
+    return (
+        f"max {found.max_abs:.3g}{at} mean {found.mean_abs:.3g} rel {found.rel:.3g} cos {found.cosine:.6g}{ulp}, "
+        f"passes at {found.min_absolute_tolerance:.3g}"
+    )
 
 
 def _arrays(path: Path) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def execute(args: argparse.Namespace) -> int:
         return _replay(args)
     if args.side == "torch":
         return record_only(args)
-    return gated(options_of(args), args, f"align run {{step}} --case {args.case}")
+    return gated(options_of(args), args, f"align run {{step}} --case {args.case or CASE}")
 
 
 def gated(options: Options, args: argparse.Namespace, again: str) -> int:
@@ -134,7 +134,7 @@ def record_only(args: argparse.Namespace) -> int:
 
 def _replay(args: argparse.Namespace) -> int:
     options = options_of(args)
-    return replayed(options, args, f"align run {{step}} --case {args.case}")
+    return replayed(options, args, f"align run {{step}} --case {args.case or CASE}")
 
 
 def replayed(options: Options, args: argparse.Namespace, again: str) -> int:

@@ -15,6 +15,8 @@ from align.zoo import runner
 
 SHIPPED = Path(__file__).resolve().parent.parent / "zoo"
 
+EXAMPLES = ("align zoo", "align zoo --only 'resnet*' 'batch_norm*'")
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, nargs="+", metavar="FILE", help="cases (TOML; default: the shipped ones)")

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
+from align.locate.acts import acted_otherwise, first_difference
 from align.locate.divergence import Divergence, Where
 from align.locate.line_pair import MISPLACED, NEW, Blame, code_of
 from align.locate.line_rows import Rows
@@ -153,7 +154,13 @@ def line_divergences(
     step: str, port: LineTrace, reference: LineTrace, rows: Collection[str] | None = None
 ) -> list[Divergence]:
     """Every blamed line of a step, in the order of the rows that showed it; `rows` are the only ones asked for."""
+    acted = acted_otherwise(step, port, reference)
+    if acted:  # all that follows differs
+        return [acted]
     search = Search(port, reference)
+    late = first_difference(port, reference)
+    if late and (blame := search.blame(port.acts[late[0]].row)):  # the loss of a backward pass
+        return [search.divergence(step, "the loss", blame, 1)]
     found: dict[tuple[str, int], tuple[str, Blame]] = {}
     counts: Counter[tuple[str, int]] = Counter()
     for row in search.wrong:

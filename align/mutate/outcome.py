@@ -124,7 +124,7 @@ def worst_rows(verdict: Verdict, of: Literal["meaning", "precision"] = "meaning"
 
 def _worst(step: StepVerdict, of: str) -> Worst:
     found = Worst()
-    for row in step.rows:
+    for row in [row for row in step.rows if row.bad] or step.rows:  # of a red step, none that is merely noisy
         judgement = None if row.verdict in ("noted", "waived") else getattr(row, of)
         if judgement is not None and judgement.ratio > found.ratio:
             found = Worst(judgement.ratio, row.name, judgement.measure, exact=judgement.limit == 0)

@@ -4,7 +4,7 @@ import importlib
 import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -142,6 +142,13 @@ class Context:
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
+
+    def watching(self, model: Any, **objects: tuple[Any, str]) -> AbstractContextManager[None]:
+        """Around a training loop, for whoever looks at its acts (`align.record.acts`); nobody does while it records.
+
+        `objects` are what the packages made for it, (object, method) by the kind of act that the method is.
+        """
+        return nullcontext()
 
     @property
     def perturbed(self) -> bool:

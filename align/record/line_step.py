@@ -4,10 +4,12 @@ import ast
 import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
+from align.record.acts import watched
 from align.record.context import Context
 from align.record.instrument import Node, first_line, instrumented
 from align.record.line_trace import LineTrace
@@ -29,6 +31,12 @@ class LineContext(Context):
     """Tells a listener what the step emits, before it becomes an array."""
 
     listener: Recorder | None = None
+
+    def watching(self, model: Any, **objects: tuple[Any, str]) -> AbstractContextManager[None]:
+        if not self.listener:
+            return nullcontext()
+        made = [(thing, method, kind) for kind, (thing, method) in objects.items()]
+        return watched(self.side, model, made, self.listener.trace.acts, self.listener.emitted)
 
     def emit(self, name: str, value: Any, kind: str, **told: Any) -> None:
         if self.listener and value is not None and not isinstance(value, (dict, tuple, list)):

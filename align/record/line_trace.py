@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from align.record.acts import Act
 from align.record.fingerprint import Fingerprint
 from align.record.instrument import Node
+from align.record.source import Place
 
 
 @dataclass
@@ -63,6 +65,7 @@ class LineTrace:
     raised: Mapping[str, Any] | None = None
     bindings: list[Bound] = field(default_factory=list)
     full: bool = False
+    acts: list[Act] = field(default_factory=list)  # of a step with a training loop
 
     def write(self, path: Path) -> None:
         """As JSON: rows of plain values, each fingerprint once."""
@@ -74,9 +77,17 @@ class LineTrace:
         events = [(e.node, e.inputs, e.kind, number(e.print), e.value, e.members) for e in self.events]
         emissions = [(e.name, e.after, number(e.print), e.event) for e in self.emissions]
         nodes = [tuple(getattr(node, field.name) for field in fields(Node)) for node in self.nodes]
-        table = [found and tuple(getattr(found, field.name) for field in fields(Fingerprint)) for found in prints]
         bindings = [(b.file, b.function, b.name, b.event, b.node) for b in self.bindings]
-        whole = {"nodes": nodes, "events": events, "emissions": emissions, "prints": table, "bindings": bindings}
+        acts = [(a.kind, a.detail, number(a.print), a.row, a.place and a.place.as_json()) for a in self.acts]
+        table = [found and tuple(getattr(found, field.name) for field in fields(Fingerprint)) for found in prints]
+        whole = {
+            "acts": acts,
+            "nodes": nodes,
+            "events": events,
+            "emissions": emissions,
+            "prints": table,
+            "bindings": bindings,
+        }
         path.write_text(json.dumps({**whole, "own": self.own, "rounds": self.rounds, "raised": self.raised}))
 
 
@@ -92,6 +103,7 @@ def read(path: Path) -> LineTrace:
         whole["rounds"],
         whole["raised"],
         [Bound(*row) for row in whole["bindings"]],
+        acts=[Act(kind, detail, prints[p], row, at and Place(**at)) for kind, detail, p, row, at in whole["acts"]],
     )
 
 

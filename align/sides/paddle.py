@@ -16,7 +16,16 @@ from align.record.observer import Sink
 from align.record.places import noting_constructors
 from align.record.randomness import Tape
 from align.record.tracer import Named, Tracer
-from align.sides import Spec, Switch, paddle_exact, paddle_gradients, paddle_random, paddle_trace, round_constants
+from align.sides import (
+    Spec,
+    Switch,
+    overridden,
+    paddle_exact,
+    paddle_gradients,
+    paddle_random,
+    paddle_trace,
+    round_constants,
+)
 
 # Where Paddle names a buffer otherwise (paddle.nn.layer.norm against torch.nn.modules.batchnorm).
 BUFFER_NAMES = {"_mean": "running_mean", "_variance": "running_var"}
@@ -251,6 +260,13 @@ class PaddleSide:
     def attached(self, model: Any, what: Collection[str]) -> AbstractContextManager[None]:
         """In this block gradients flow through what stops them: `operations`, and `parameters` that are frozen."""
         return paddle_gradients.attached(model, what)
+
+    def loop_points(self) -> list[tuple[Any, str, str]]:
+        """(owner, attribute, kind of act) of the framework's functions that a training loop acts by."""
+        backward = [(paddle.Tensor, "backward", "backward"), (paddle.autograd, "backward", "backward")]
+        mode = [(paddle.nn.Layer, "__setattr__", "mode")]
+        clear = {"clear_grad": "clear", "clear_gradients": "clear"}
+        return [*backward, *mode, *overridden(paddle.optimizer.Optimizer, step="step", **clear)]
 
     def no_gradient(self) -> Any:
         return paddle.no_grad()

@@ -17,7 +17,7 @@ from align.record.observer import Sink
 from align.record.places import noting_constructors
 from align.record.randomness import Tape
 from align.record.tracer import Named, Tracer
-from align.sides import Spec, Switch, round_constants, torch_random, torch_trace
+from align.sides import Spec, Switch, overridden, round_constants, torch_random, torch_trace
 
 
 class TorchSide:
@@ -220,6 +220,12 @@ class TorchSide:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             yield
+
+    def loop_points(self) -> list[tuple[Any, str, str]]:
+        """(owner, attribute, kind of act) of the framework's functions that a training loop acts by."""
+        backward = [(torch.Tensor, "backward", "backward"), (torch.autograd, "backward", "backward")]
+        mode = [(torch.nn.Module, "__setattr__", "mode")]
+        return [*backward, *mode, *overridden(torch.optim.Optimizer, step="step", zero_grad="clear")]
 
     def no_gradient(self) -> Any:
         return torch.no_grad()

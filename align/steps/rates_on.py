@@ -114,11 +114,12 @@ def updates(context: Context) -> None:
         return tape
 
     side.set_training(model, False)  # `fit` trains in training mode, whatever it finds
-    tape = fit(batches[:-ACCUMULATION], "updates")
-    with context.randomness("train_align/evaluation", model) as silent:
-        evaluated = train.evaluate(model, batches[:1])
-    counts = {"modules_in_training": sum(module.training for module in side.modules(model).values())}
-    fit(batches[-ACCUMULATION:], "last")
+    with context.watching(model, schedule=(schedule, "step"), average=(ema, "update")):
+        tape = fit(batches[:-ACCUMULATION], "updates")
+        with context.randomness("train_align/evaluation", model) as silent:
+            evaluated = train.evaluate(model, batches[:1])
+        counts = {"modules_in_training": sum(module.training for module in side.modules(model).values())}
+        fit(batches[-ACCUMULATION:], "last")
     before, after = context.arrays("train_align/weights/"), side.state(model)
     counts |= {
         "draws": len(tape.log),

@@ -220,6 +220,16 @@ class TestFiles:
         assert "[assumed, no twin]" in printed
         assert printed.splitlines()[-1].startswith("aligned: 1 rows, 0 bad (reference: ")
 
+    def test_each_row_has_its_facts(self, pair):
+        port = self.LOGITS.copy()
+        port[2, 3] = np.nextafter(port[2, 3], np.float32(np.inf))
+        off = float(port[2, 3]) - float(self.LOGITS[2, 3])
+        _, printed, _ = pair({"logits": self.LOGITS}, {"logits": port})
+        assert f"max {off:.3g} at (2, 3) mean {off / 40:.3g} rel " in printed
+        assert f" cos 1 1 ulp, passes at {off:.3g} [assumed, no twin]" in printed
+        (row,) = json.loads(pair({"logits": self.LOGITS}, {"logits": port}, "--json")[1])["rows"]
+        assert (row["index"], row["ulp"], row["cosine"], row["max_abs"]) == ([2, 3], 1, pytest.approx(1), off)
+
     def test_what_reprod_log_wrote(self, diff, finished):
         out, _ = finished
         assert diff(out / "forward_torch.npy", out / "forward_paddle.npy")[0] == 0

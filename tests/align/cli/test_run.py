@@ -243,6 +243,20 @@ def test_an_unwritable_folder(align, tmp_path):
     assert file.read_text() == "not a folder"
 
 
+def test_a_folder_of_results_is_not_emptied(align, tmp_path):
+    """PaDiff removes the folder that it is given, with all that is in it."""
+    for path in (
+        tmp_path / "notes.txt",
+        tmp_path / "recordings/pit_probe/mine/notes.txt",
+        tmp_path / "recordings/old.txt",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("keep")
+    for _ in range(2):
+        assert align("run", "weights", "--case", "pit_probe", "--out", tmp_path).returncode == 0
+    assert len([path for path in tmp_path.rglob("*.txt") if path.read_text() == "keep"]) == 3
+
+
 def test_weights_of_another_variant_leave_earlier_results(align, finished, tmp_path):
     from safetensors.numpy import save_file
 

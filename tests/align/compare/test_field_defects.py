@@ -2,6 +2,13 @@
 
 What the tools do was seen by running reprod_log 1.0.1 and PaDiff 0.3.0; each test repeats their arithmetic beside ours,
 to show that the pair is one that their rule really passes.
+
+What concerns more than a comparison is tested where it belongs: a log that runs code on loading
+(record/test_safe_pickle); a tensor that is written to after it was logged, hooks that stay after an exception, a model
+with several outputs (record/test_observer, locate/test_models); a name given twice (record/test_store); a log with the
+lines of another report, a side recorded without the other, a folder of results that is not emptied (cli/test_run); a
+package that needs both frameworks (test_import); a mapping of unlike models (cli/test_map); the place of a wrong
+gradient (locate/test_locate); dropout, and an optimizer other than SGD (steps/test_rates_on, steps/test_init_optim).
 """
 
 import numpy as np
@@ -128,3 +135,25 @@ def test_integers_stay_integers():
     candidate, reference = np.array([2**24 + 1]), np.array([2**24])
     assert reprod_log_passes(candidate.astype(np.float32), reference.astype(np.float32))
     assert verdict(candidate, reference).verdict == "misaligned"
+
+
+def test_a_later_step_counts_as_the_first_does():
+    # PaDiff returns from within the loop over its steps: of three, it compares one.
+    reference = {f"step/{i}": np.ones(3) for i in range(3)}
+    candidate = {**reference, "step/1": np.full(3, 99.0), "step/2": np.full(3, 99.0)}
+    assert padiff_passes(candidate["step/0"], reference["step/0"])
+    assert compare_dictionaries(candidate, reference).verdict == "misaligned"
+
+
+def test_every_difference_is_told_and_not_the_first_alone():
+    # PaDiff's `result and check(...)` calls no further check once one has failed.
+    reference = {f"rank/{i}": np.ones(3) for i in range(3)}
+    result = compare_dictionaries({name: array + 1 for name, array in reference.items()}, reference)
+    assert [(row.verdict, row.difference.max_abs) for row in result.rows] == [("misaligned", 1.0)] * 3
+
+
+def test_steps_are_in_the_order_in_which_they_were_written():
+    # PaDiff sorts them as text: step_10 comes before step_2.
+    names = [f"step_{i}" for i in range(12)]
+    result = compare_dictionaries({n: np.ones(1) for n in names}, {n: np.ones(1) for n in names})
+    assert [row.name for row in result.rows] == names

@@ -62,10 +62,10 @@ class Bench:
 
 
 def _lines(before: list[str], after: list[str]) -> tuple[int, int]:
-    """First and last line, from 1, in which the changed text differs."""
+    """First and last line, from 1, in which the changed text differs; of a mere deletion the line that follows."""
     first = next(i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y)
     same = next(i for i, (x, y) in enumerate(zip(reversed(before), reversed(after), strict=False)) if x != y)
-    return first + 1, len(after) - same
+    return first + 1, max(len(after) - same, first + 1)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ QUICK = {
     "no-such-method",
     "one-term-detached",
     "sum-detached",
+    "gradients-kept",
+    "sum-of-losses",
 }
 LOSSES = ("cross_entropy", "soft_target_cross_entropy", "label_smoothing", "distillation_soft", "distillation_hard")
 GRADIENTS = [f"{loss}/grad" for loss in LOSSES]
@@ -89,6 +91,8 @@ def test_the_changed_line_is_named(line_bench, bug):
         assert Path(first.reference.file).is_file()
 
 
-@pytest.mark.parametrize("step", ["weights", "metric", "loss", pytest.param("data", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "step", ["weights", "metric", "loss", "train_align", pytest.param("data", marks=pytest.mark.slow)]
+)
 def test_a_clean_pair_has_no_divergence(line_bench, step):
     assert line_bench.locate(step) == ([], None)
