@@ -170,3 +170,11 @@ except SystemExit:
     printed = run_python(code).stdout
     assert "examples:" in printed and "exit codes:" in printed
     assert printed.endswith("heavy: []\n")
+
+
+def test_the_readme_stays_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 250
+    picture = ROOT / "docs/img/report.png"
+    assert picture.stat().st_size < 300_000
+    with Image.open(picture) as image:
+        assert image.width > 1000
