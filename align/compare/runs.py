@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from align.case import STEPS
 from align.compare.accuracy import STEP, final_accuracy
 from align.compare.distributions import judge_distributions
-from align.compare.judge import Sources, Tensors, judge_step
+from align.compare.judge import Sources, Tensors, judge_step, rejoined
 from align.compare.pairing import paired
 from align.compare.rows import Row
 from align.compare.verdict import StepVerdict, Verdict
@@ -79,6 +79,8 @@ def compare_runs(
         sources = pairing.sources
         rows = judge_distributions(step, sources) if step in STATISTICAL else judge_step(step, sources, fixed)
         rows = [exceptions.noted(case, row, sources, fixed) for row in rows]
+        if fixed is None:
+            rows = rejoined(rows)  # once more: a result that is noted is not wrong
         if sources.reference is not None:
             rows = [in_full(row, sources.reference.entries) for row in rows]
         rows = [replace(row, matched_by=pairing.matched_by.get(row.name)) for row in rows]

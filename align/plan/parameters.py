@@ -2,8 +2,9 @@
 
 Both models are given weights that depend on a tensor's shape alone, and run forwards and backwards once in float64.
 Whatever is called what, such weights are the same in both, so a parameter's gradient, which holds all that reached it
-forwards and backwards, tells the two apart that have one shape. Where a bug spoils the values, order decides, and the
-row says so. Shapes are the reference's layout: nothing is transposed to make it fit.
+forwards and backwards, tells the two apart that have one shape. Where a bug spoils the gradients, what goes into the
+parameter's module is still right before the bug; behind it the order of calls decides, and the row says so. Shapes are
+the reference's layout: nothing is transposed to make it fit.
 """
 
 import re
@@ -22,13 +23,17 @@ NEAR = 1e-6
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a model: `owner` is the class of its module, `print` a sketch of its gradient, None without one."""
+    """One tensor of a model: `owner` is the class of its module, `print` a sketch of its gradient, None without one.
+
+    `fed` is a sketch of what goes into its module.
+    """
 
     name: str
     shape: tuple[int, ...]
     kind: str
     owner: str
     print: tuple[float, ...] | None = None
+    fed: tuple[float, ...] | None = None
 
     @property
     def module(self) -> str:
@@ -57,7 +62,13 @@ class Pairing:
 
 
 def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Tensor]:
-    return [Tensor(r["name"], tuple(r["shape"]), r["kind"], r["owner"], r["print"] and tuple(r["print"])) for r in rows]
+    return [
+        Tensor(r["name"], tuple(r["shape"]), r["kind"], r["owner"], _tuple(r["print"]), _tuple(r["fed"])) for r in rows
+    ]
+
+
+def _tuple(values: Iterable[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)
 
 
 def pair(reference: Iterable[Tensor], port: Iterable[Tensor], chosen: Mapping[str, str]) -> Pairing:
@@ -69,17 +80,19 @@ def pair(reference: Iterable[Tensor], port: Iterable[Tensor], chosen: Mapping[st
         matcher.by_name(lambda theirs, ours: True)
     else:
         matcher.by_name(_near)
-        matcher.by_value()
+        matcher.by_value(_near)
         matcher.by_name(lambda theirs, ours: theirs.shape == ours.shape)
         matcher.by_owner()
-        matcher.in_order()
+        matcher.by_value(_fed_alike)
+        matcher.by_owner()
         matcher.fused()
+        matcher.in_order()
     left = {"torch": matcher.theirs, "paddle": matcher.ours}
     return Pairing(matcher.parameters, matcher.how, {side: tuple(t.name for t in some) for side, some in left.items()})
 
 
 class _Matcher:
-    """What is not paired yet, in the order of registration, and what is."""
+    """What is not paired yet, in the order of calls, and what is."""
 
     def __init__(self, theirs: list[Tensor], ours: list[Tensor]) -> None:
         self.theirs, self.ours = theirs, ours
@@ -101,20 +114,18 @@ class _Matcher:
             if own and agree(tensor, own):
                 self.take(tensor.name, own.name, "name")
 
-    def by_value(self) -> None:
-        """Those whose gradients agree; where several do, as many on both sides, in their order: they are equals."""
-        while found := next((group for group in map(self._alike, self.theirs) if group), None):
-            for theirs, own in zip(*found, strict=True):
-                self.take(theirs.name, own.name, "value")
-
-    def _alike(self, tensor: Tensor) -> tuple[list[Tensor], list[Tensor]] | None:
-        ours = [own for own in self.ours if _near(tensor, own)]
-        theirs = [other for other in self.theirs if ours and _near(other, ours[0])]
-        return (theirs, ours) if ours and len(theirs) == len(ours) else None
+    def by_value(self, agree: Callable[[Tensor, Tensor], bool]) -> None:
+        """Those whose values agree; where several do, as many on both sides, in their order: they are equals."""
+        for tensor in list(self.theirs):
+            ours = [own for own in self.ours if agree(tensor, own)]
+            theirs = [other for other in self.theirs if ours and agree(other, ours[0])]
+            if tensor in theirs and len(theirs) == len(ours):
+                for one, own in zip(theirs, ours, strict=True):
+                    self.take(one.name, own.name, "value")
 
     def by_owner(self) -> None:
         """What a paired module holds beside: running statistics, a bias whose gradient is rounding."""
-        for tensor in self.theirs:
+        for tensor in list(self.theirs):
             if tensor.module in self._owners:
                 prefix = self._owners[tensor.module]
                 wanted = f"{prefix}.{tensor.last}" if prefix else tensor.last
@@ -126,36 +137,55 @@ class _Matcher:
         return next(how for name, how in self.how.items() if name.rpartition(".")[0] == module)
 
     def in_order(self) -> None:
-        """The k-th of an owner's class, last name and shape on one side with the k-th on the other, if as many."""
+        """The k-th of an owner's class, last name and shape on one side with the k-th on the other, if as many.
+
+        The surest comes first, and each pair of modules brings all that it holds: the fewest of one kind, and of
+        these the tensors of most axes.
+        """
         keys: list[Callable[[Tensor], Hashable]] = [
             lambda tensor: (tensor.kind, tensor.role, tensor.last, tensor.shape),
             lambda tensor: (tensor.kind, tensor.shape),
         ]
         for key in keys:
-            theirs, ours = _grouped(self.theirs, key), _grouped(self.ours, key)
-            for what, group in theirs.items():
-                if len(group) == len(ours.get(what, ())):
-                    for tensor, own in zip(group, ours[what], strict=True):
-                        self.take(tensor.name, own.name, "order")
+            while found := self._surest(key):
+                for tensor, own in zip(*found, strict=True):
+                    self.take(tensor.name, own.name, "order")
+                self.by_owner()
+
+    def _surest(self, key: Callable[[Tensor], Hashable]) -> tuple[list[Tensor], list[Tensor]] | None:
+        theirs, ours = _grouped(self.theirs, key), _grouped(self.ours, key)
+        groups = [(group, ours[what]) for what, group in theirs.items() if len(group) == len(ours.get(what, ()))]
+        return min(groups, key=lambda group: (len(group[0]), -len(group[0][0].shape)), default=None)
 
     def fused(self) -> None:
-        """One tensor on one side, equal parts of it under modules beside one another on the other."""
+        """One tensor on one side, equal parts of it in modules beside one another that the same values go into."""
         for whole, pieces, turned in ((self.theirs, self.ours, False), (self.ours, self.theirs, True)):
-            groups = [g for g in _grouped(pieces, _beside).values() if len(g) > 1 and len({t.shape for t in g}) == 1]
+            groups = [group for beside in _grouped(pieces, _beside).values() for group in _fed_together(beside)]
             for tensor in whole:
-                group = next((g for g in groups if _makes_up(g, tensor)), None)
+                fitting = [group for group in groups if _makes_up(group, tensor)]
+                group = next((g for g in fitting if _equal(g[0].fed, tensor.fed)), fitting[0] if fitting else None)
                 if group:
                     groups.remove(group)
                     joined = PLUS.join(piece.name for piece in group)
                     theirs, own = (joined, tensor.name) if turned else (tensor.name, joined)
-                    self.take(theirs, own, "order")
+                    self.take(theirs, own, "value" if _equal(group[0].fed, tensor.fed) else "order")
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
     """Whether both are of one shape and their gradients agree; a gradient of zero says nothing."""
-    if one.shape != other.shape or one.kind != other.kind or one.print is None or other.print is None:
+    return one.shape == other.shape and one.kind == other.kind and _equal(one.print, other.print)
+
+
+def _fed_alike(one: Tensor, other: Tensor) -> bool:
+    """Whether both are one thing in modules of one kind that the same values go into."""
+    told = [(tensor.kind, tensor.role, tensor.last, tensor.shape) for tensor in (one, other)]
+    return told[0] == told[1] and _equal(one.fed, other.fed)
+
+
+def _equal(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> bool:
+    if one is None or other is None or len(one) != len(other):
         return False
-    first, second = np.array(one.print), np.array(other.print)
+    first, second = np.array(one), np.array(other)
     size = max(np.linalg.norm(first), np.linalg.norm(second))
     return bool(0 < size < np.inf and np.linalg.norm(first - second) <= NEAR * size)
 
@@ -169,10 +199,22 @@ def _grouped(tensors: Collection[Tensor], key: Callable[[Tensor], Hashable]) -> 
 
 def _beside(tensor: Tensor) -> Hashable:
     """What the parts of a fused projection share: the module around them, and what they are in their own."""
-    return tensor.module.rpartition(".")[0], tensor.last, tensor.kind
+    return tensor.module.rpartition(".")[0], tensor.last, tensor.kind, tensor.shape
+
+
+def _fed_together(tensors: list[Tensor]) -> list[list[Tensor]]:
+    """Those whose modules are given the same."""
+    groups: list[list[Tensor]] = []
+    for tensor in tensors:
+        group = next((group for group in groups if _equal(group[0].fed, tensor.fed)), None)
+        if group is None:
+            groups.append([tensor])
+        else:
+            group.append(tensor)
+    return [group for group in groups if len(group) > 1]
 
 
 def _makes_up(pieces: list[Tensor], whole: Tensor) -> bool:
     if not whole.shape or whole.kind != pieces[0].kind or whole.shape[1:] != pieces[0].shape[1:]:
         return False
-    return sum(piece.shape[0] for piece in pieces if piece.shape) == whole.shape[0]
+    return sum(piece.shape[0] for piece in pieces) == whole.shape[0]

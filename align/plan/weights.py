@@ -22,15 +22,26 @@ def probe(specs: Iterable[Spec], seed: int) -> dict[str, np.ndarray]:
 
 
 def by_shape(specs: Iterable[Spec], seed: int) -> dict[str, np.ndarray]:
-    """Float64 arrays that depend on each spec's shape alone: equal ones for all tensors of one shape."""
+    """Float64 arrays that depend on each spec's shape alone: equal ones for all tensors of one shape.
+
+    A projection of several times its width is made of as many equal squares, and a vector repeats itself: a fused
+    projection then computes what its parts compute side by side.
+    """
     return {spec.name: _of_shape(spec.shape, seed) for spec in specs}
 
 
 def _of_shape(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    rng = np.random.default_rng([seed, *shape])
-    if len(shape) < 2:  # a variance must be positive, and a scale may not be near zero
-        return rng.uniform(0.5, 1.5, shape)
-    return rng.uniform(-1, 1, shape) * math.sqrt(3 / math.prod(shape[1:]))
+    if not shape:
+        return np.array(1.0)
+    period = math.gcd(shape[0], 8) if len(shape) == 1 else shape[0]
+    if len(shape) == 2 and shape[0] % shape[1] == 0:
+        period = shape[1]
+    rng = np.random.default_rng([seed, period, *shape[1:]])
+    if len(shape) == 1:  # a variance must be positive, and a scale may not be near zero
+        part = rng.uniform(0.5, 1.5, period)
+    else:
+        part = rng.uniform(-1, 1, (period, *shape[1:])) * math.sqrt(3 / math.prod(shape[1:]))
+    return np.concatenate([part] * (shape[0] // period)) if period else np.zeros(shape)
 
 
 def initial(specs: Iterable[Spec], seed: int) -> dict[str, np.ndarray]:

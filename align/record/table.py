@@ -44,26 +44,58 @@ def table(side: Side, case: Case, plan: Plan, build: Callable[[], Any]) -> list[
     side.set_training(model, False)
     context = Anonymous(side, case, plan)
 
+    calls = _Calls(side)
+
     def run() -> list[Any]:
         positional, keywords = arguments(case, context.inputs())
         with side.drawing(Tape(case.seed, "table", by_order=True), model):
             return [tensor for _, tensor in leaves(side, model(*positional, **keywords))]
 
-    outputs, again = run(), run()
-    _check_repeatable(side, case, outputs, again)
+    with side.hooked(model, calls.before, calls.after):
+        outputs = run()
+    _check_repeatable(side, case, outputs, run())
     roots = [(number, tensor) for number, tensor in enumerate(outputs) if side.has_history(tensor)]
     if roots:
         tensors = [tensor for _, tensor in roots]
         side.backward(tensors, [context.cotangent(number, tuple(tensor.shape)) for number, tensor in roots])
     gradients = side.gradients(model) if roots else {}
-    return [_row(spec, gradients.get(spec.name)) for spec in specs]
+    rows = [_row(spec, gradients.get(spec.name), calls) for spec in specs]
+    return sorted(rows, key=lambda row: calls.place(row["name"]))
 
 
-def _row(spec: Spec, gradient: np.ndarray | None) -> dict[str, Any]:
-    told = {"name": spec.name, "shape": list(spec.shape), "kind": spec.kind, "owner": spec.owner, "print": None}
-    if gradient is not None and np.isfinite(gradient).all():
-        told["print"] = sketch(str(spec.shape), gradient).tolist()
-    return told
+class _Calls:
+    """By module, in the order of their first calls, a sketch of what goes into it."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._fed: dict[str, list[float] | None] = {}
+
+    def before(self, module: str, inputs: Any) -> None:
+        if module not in self._fed:
+            first = next((tensor for _, tensor in leaves(self._side, inputs)), None)
+            self._fed[module] = None if first is None else _sketch(self._side.to_numpy(first))
+
+    def after(self, module: str, outputs: Any) -> None:
+        pass
+
+    def fed(self, name: str) -> list[float] | None:
+        return self._fed.get(name.rpartition(".")[0])
+
+    def place(self, name: str) -> int:
+        """Of the module that holds a tensor among all; last if it is never called."""
+        module = name.rpartition(".")[0]
+        return list(self._fed).index(module) if module in self._fed else len(self._fed)
+
+
+def _row(spec: Spec, gradient: np.ndarray | None, calls: _Calls) -> dict[str, Any]:
+    told = {"name": spec.name, "shape": list(spec.shape), "kind": spec.kind, "owner": spec.owner}
+    return told | {"print": None if gradient is None else _sketch(gradient), "fed": calls.fed(spec.name)}
+
+
+def _sketch(array: np.ndarray) -> list[float] | None:
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        return None
+    return sketch(str(array.shape), array).tolist()
 
 
 def _check_repeatable(side: Side, case: Case, outputs: list[Any], again: list[Any]) -> None:
