@@ -30,6 +30,7 @@ from align.plan import Plan, open_plan
 from align.record import line_step, manifest, memory, replay, table
 from align.record.builders import resolve
 from align.record.context import Context
+from align.record.copies import FORK, LEAVE, serve_copy
 from align.record.noise import NoiseMeter
 from align.record.observer import Sink
 from align.record.settings import settings, treated
@@ -77,6 +78,17 @@ class Worker:
             "devices": self.side.devices(),
             "switches": [{**asdict(switch), "state": switch.state} for switch in self.side.switches()],
         }
+
+    def modules(self) -> dict[str, Any]:
+        """The names of all modules that are imported by now."""
+        return {"modules": sorted(sys.modules)}
+
+    def preload(self, modules: list[str]) -> dict[str, Any]:
+        """Import modules ahead of their use; what cannot be imported is left to whoever needs it."""
+        for name in modules:
+            with suppress(Exception):
+                importlib.import_module(name)
+        return {}
 
     def describe(self, case: Mapping[str, Any], sides: int = 2) -> dict[str, Any]:
         """The reference's tensors: of the model, and of the model that `train_align` trains.
@@ -359,10 +371,15 @@ def main(name: str) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         operation, chosen = request.pop("operation"), request.pop("side")
+        if operation == LEAVE:
+            os._exit(0)  # a copy must not run what the original has registered for its end
         try:
             if worker is None:
                 module = importlib.import_module(f"align.sides.{name}")
                 worker = Worker(getattr(module, f"{name.capitalize()}Side")(**chosen), send)
+            if operation == FORK:
+                serve_copy(send, **request)
+                continue
             answer = getattr(worker, operation)(**request)
             if OTHER[name] in sys.modules:
                 raise UsageError(f"the {name} process imported {OTHER[name]!r}: what it ran is no independent side")
