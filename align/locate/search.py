@@ -84,12 +84,18 @@ def _of_the_step(step: str, parts: Sequence[tuple[str, Divergence]]) -> Divergen
 def lined(recorder: Recorder, step: str, rows: Collection[str] | None = None) -> list[Divergence]:
     """The lines that made rows of a step wrong (these, or all), by the values of both sides' source lines."""
     options = recorder.options
+    part = step_modules.narrowed(step, rows, options.case)
     working = manifest.latest(options.reference or options.folder, options.prefix("torch", options.dtype))
     recorder.open_twins()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix=".partial-lines-") as name:
         for side in SIDES:
             recorder.process(side).request(
-                "lines", run=f"{side}-{TWIN}", step=step, folder=name, reference=str(working or options.folder)
+                "lines",
+                run=f"{side}-{TWIN}",
+                step=step,
+                folder=name,
+                reference=str(working or options.folder),
+                part=part,
             )
         traces = {side: line_trace.read(Path(name, f"{step}-{side}-lines.json")) for side in SIDES}
         return line_divergences(step, traces["paddle"], traces["torch"], rows)

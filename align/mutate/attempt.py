@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from align import steps
 from align.case import STEPS
 from align.compare.runs import Runs, compare_runs
 from align.compare.verdict import StepVerdict, Verdict
@@ -16,7 +17,6 @@ from align.record import manifest
 from align.record.manifest import Recording
 from align.record.process import SideProcess
 from align.sides import SIDES
-from align.steps import WITHOUT_TWIN
 
 Recordings = Mapping[tuple[str, str], Recording]
 
@@ -45,18 +45,21 @@ class Attempt:
         `bp_align` may be red in what its updates leave alone: that follows from `optim`, which is judged as well.
         """
         options = self._options
-        steps: list[StepVerdict] = []
+        done: list[StepVerdict] = []
         with Recorder(options, nothing, self._processes) as recorder:
             recorder.plan, found = recorder.existing()
             folders = self._opened(recorder, found)
             for step in sorted(options.steps, key=STEPS.index):
-                red = [done for done in steps if not done]
-                if red and not (step == "optim" and all(done.late for done in red)):
+                red = [verdict for verdict in done if not verdict]
+                if red and not (step == "optim" and all(verdict.late for verdict in red)):
                     continue
-                runs = self._recorded(recorder, step, found, folders)
-                judged = compare_runs(runs, read_exceptions(None, None), steps=(step,))
-                steps.append(judged.steps[0])
-            verdict = Verdict(options.case.name, tuple(steps), judged.environment, judged.complaints)
+                for early in self._parts(step, found):
+                    runs = self._recorded(recorder, step, found, folders, early)
+                    judged = compare_runs(runs, read_exceptions(None, None), steps=(step,), early=early)
+                    if not judged.steps[0]:
+                        break
+                done.append(judged.steps[0])
+            verdict = Verdict(options.case.name, tuple(done), judged.environment, judged.complaints)
             if verdict.verdict == "misaligned":
                 verdict = _located(recorder, verdict, runs)
             return Judged(verdict, runs.port)
@@ -70,12 +73,20 @@ class Attempt:
             recorder.open("paddle", dtype, plan, folder, found["torch", options.dtype].folder)
         return folders
 
-    def _recorded(self, recorder: Recorder, step: str, found: Recordings, folders: Mapping[str, Path]) -> Runs:
+    def _parts(self, step: str, found: Recordings) -> list[bool]:
+        """Whether to be early: of a long step, that which is quick comes first."""
+        wanted = steps.early(step)
+        rows = found["torch", self._options.dtype].step(step).entries
+        return [True, False] if wanted and any(map(wanted, rows)) else [False]
+
+    def _recorded(
+        self, recorder: Recorder, step: str, found: Recordings, folders: Mapping[str, Path], early: bool
+    ) -> Runs:
         """One step more, in the working type and as the twin; what there is by then, on both sides."""
         process = recorder.process("paddle")
         for dtype in folders:
-            if dtype == self._options.dtype or step not in WITHOUT_TWIN:
-                process.request("step", run=f"paddle-{dtype}", step=step)
+            if dtype == self._options.dtype or step not in steps.WITHOUT_TWIN:
+                process.request("step", run=f"paddle-{dtype}", step=step, early=early)
             process.request("close", run=f"paddle-{dtype}")
         port = {("paddle", dtype): Recording(folder) for dtype, folder in folders.items()}
         return as_runs({**found, **port}, self._options.dtype)

@@ -141,21 +141,21 @@ class Worker:
         self._runs[run] = Run(cases.from_json(case), open_plan(Path(plan)), Path(folder), Path(reference), **settings)
         return {}
 
-    def step(self, run: str, step: str) -> dict[str, Any]:
-        """Record one step of a run; the answer says how long it took."""
+    def step(self, run: str, step: str, early: bool = False) -> dict[str, Any]:
+        """Record one step of a run, or only its early part, see `align.steps.early`; how long it took."""
         state, began = self._runs[run], time.perf_counter()
         try:
-            self._write(state, step, copy=False)
+            self._write(state, step, copy=False, early=early)
         except Overwritten:  # an operation in place was quicker than the writing thread
-            self._write(state, step, copy=True)
+            self._write(state, step, copy=True, early=early)
         state.seconds[step] = round(time.perf_counter() - began, 3)
         return {"seconds": state.seconds[step]}
 
-    def _write(self, state: Run, step: str, copy: bool) -> None:
+    def _write(self, state: Run, step: str, copy: bool, early: bool) -> None:
         state.failures.pop(step, None)  # a hook that met Overwritten looks like a port that raised
         with StoreWriter(state.folder, step) as writer:
             try:
-                self._record(state, step, state.dtype, writer, copy=copy)
+                self._record(state, step, state.dtype, writer, copy=copy, early=early)
             except (AlignError, ImportError, SyntaxError, MemoryError):
                 raise
             except Exception as error:
@@ -182,10 +182,19 @@ class Worker:
         return {}
 
     def _record(
-        self, run: Run, step: str, dtype: str, sink: Sink, perturbation: int | None = None, copy: bool = False
+        self,
+        run: Run,
+        step: str,
+        dtype: str,
+        sink: Sink,
+        perturbation: int | None = None,
+        copy: bool = False,
+        early: bool = False,
     ) -> None:
         self.side.set_precision(dtype)
-        steps.load(step).record(self._context(run, dtype, sink, perturbation, copy))
+        module: Any = steps.load(step)
+        record = module.record_early if early else module.record
+        record(self._context(run, dtype, sink, perturbation, copy))
 
     def _context(
         self,
@@ -257,17 +266,20 @@ class Worker:
         trace.write(path, name)
         return {}
 
-    def lines(self, run: str, step: str, folder: str, reference: str) -> dict[str, Any]:
+    def lines(self, run: str, step: str, folder: str, reference: str, part: list[str] | None = None) -> dict[str, Any]:
         """Run a step once more with its source lines traced; leaves `<step>-<side>-lines.json` in the folder.
 
-        `reference` is where the reference's recording in the working dtype lies now.
+        `reference` is where the reference's recording in the working dtype lies now; `part` is what of the step is run,
+        see `align.steps.narrowed`.
         """
+        module: Any = steps.load(step)
+        record = getattr(module, "traced", module.record)
         state = replace(self._runs[run], reference=Path(reference))
         self.side.set_precision(state.dtype)
         trace = line_step.traced(
             self.side,
             state.case.package(self.side.name),
-            getattr(steps.load(step), "traced", steps.load(step).record),
+            record if part is None else partial(record, part=part),
             lambda: self._context(state, state.dtype, line_step.Deaf(), kind=line_step.LineContext),
         )
         trace.write(Path(folder) / f"{step}-{self.side.name}-lines.json")

@@ -21,6 +21,7 @@ from align.record.subject import Subject
 from align.steps.bp_align import iteration
 from align.steps.recipe import classification, optimizer_and_schedule, recipe_of, training_model
 
+ROWS = ("draw", "random", "natural", "loop")  # what the names of its rows begin with
 UPDATES = 3  # through `fit`: two, then an evaluation, then one more
 ACCUMULATION = 2
 CLIP_NORM = 0.5  # of the gradient; active in every update
