@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from align.case import Case
+from align.plan import folders
 from align.record.context import Context
 
 SIZE = (64, 80)  # (height, width) of a training image here: not square, and quick
@@ -34,10 +35,10 @@ def narrowed(rows: Collection[str], case: Case) -> list[str]:
     sorts: dict[str, list[str]] = {}
     for row in rows:
         parts = row.split("/")
-        if parts[0] in ("operations", "mixup", "sampler"):
+        if parts[0] in ("operations", "mixup", "sampler", "folder"):
             sort, beginning = "/".join(parts[: 2 if parts[0] == "operations" else 1]), "/".join(parts[:-1])
-            if parts[0] == "sampler":
-                beginning = "/".join(parts[:2])
+            if parts[0] in ("sampler", "folder"):
+                beginning = "/".join(parts[: 2 if parts[0] == "sampler" else 1])
         else:
             sort, beginning = "/".join(parts[1:-1]), "/".join(parts[:-1])
         found = sorts.setdefault(sort, [])
@@ -74,6 +75,8 @@ def _record(context: Context, wanted: Wanted) -> None:
         _record_mixup(context, augment, wanted)
     if sampler:
         _record_order(context, sampler, wanted)
+    if hasattr(data, "list_images") and wanted("folder"):
+        _record_folder(context, data)
 
 
 def _module(context: Context, name: str) -> ModuleType | None:
@@ -156,6 +159,27 @@ def _record_order(context: Context, sampler: ModuleType, wanted: Wanted) -> None
             context.emit(f"{name}/{rank}/sizes", np.array([*sizes, len(batches), len(order)]), "output")
     if wanted("sampler/free"):
         context.emit("sampler/free/reshuffled", np.array(_reshuffled(sampler)), "output")
+
+
+def _record_folder(context: Context, data: ModuleType) -> None:
+    """Which files of a folder of classes are images, in which order, and of which class; what is refused."""
+    usable = context.plan.classes / "usable"
+    for name, root in (("classes", usable), ("loose", usable / "b")):
+        found = data.list_images(root)
+        names = [Path(path).relative_to(usable).as_posix() for path, _ in found]
+        places = [folders.FILES.index(name) for name in names]
+        context.emit(f"folder/{name}/files", np.array(places, np.int64), "output")
+        context.emit(f"folder/{name}/labels", np.array([label for _, label in found], np.int64), "output")
+    refused = [_refuses(data, context.plan.classes / name) for name in (*folders.UNUSABLE, "nowhere")]
+    context.emit("folder/refused", np.array(refused), "output")
+
+
+def _refuses(data: ModuleType, root: Path) -> bool:
+    try:
+        data.list_images(root)
+    except ValueError:
+        return True
+    return False
 
 
 def _reshuffled(sampler: ModuleType) -> list[bool]:
