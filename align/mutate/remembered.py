@@ -12,7 +12,7 @@ from align.record.manifest import remove, start, write_json
 from align.record.process import SideProcess
 
 ANSWER = "answer.json"
-KEPT = ("replay", "trace", "lines")  # they depend on nothing but the reference, its plan and their arguments
+KEPT = ("replay", "trace", "lines", "origins")  # they depend on nothing but the reference, its plan and their arguments
 
 
 class Remembered(SideProcess):
@@ -39,7 +39,7 @@ class Remembered(SideProcess):
             return {}
         if operation not in KEPT:
             return self._running().request(operation, progress, **arguments)
-        target = Path(arguments.pop("folder"))
+        target = Path(arguments.pop("folder", self._folder))
         kept = self._folder / hashlib.sha256(json.dumps([operation, arguments]).encode()).hexdigest()[:16]
         if not kept.is_dir():
             self._answer(kept, operation, arguments)
@@ -53,7 +53,8 @@ class Remembered(SideProcess):
         made = start(self._folder, kept.name)
         process = self._running()
         process.request("open", **self._opened[arguments["run"]])
-        write_json(made / ANSWER, process.request(operation, folder=str(made), **arguments))
+        files: dict[str, Any] = {} if operation == "origins" else {"folder": str(made)}
+        write_json(made / ANSWER, process.request(operation, **files, **arguments))
         with suppress(OSError):  # another worker was quicker
             made.rename(kept)
         remove(made)

@@ -33,6 +33,7 @@ from align.record.context import Context
 from align.record.copies import FORK, LEAVE, serve_copy
 from align.record.noise import NoiseMeter
 from align.record.observer import Sink
+from align.record.origins import origins
 from align.record.settings import settings, treated
 from align.record.store import Overwritten, Store, StoreWriter
 from align.sides import Side
@@ -284,6 +285,14 @@ class Worker:
         )
         trace.write(Path(folder) / f"{step}-{self.side.name}-lines.json")
         return {}
+
+    def origins(self, run: str) -> dict[str, Any]:
+        """By the reference's name of each parameter of the case's model, who gave it its first values."""
+        state = self._runs[run]
+        self.side.set_precision("float32")
+        names = self._context(state, state.dtype, line_step.Deaf()).reference_names
+        found = origins(self.side, resolve(state.case.builder(self.side.name)), state.case.build)
+        return {"origins": {names.get(name, name): origin for name, origin in found.items()}}
 
     def close(self, run: str) -> dict[str, Any]:
         """Write the manifest; the harness gives the recordings their names when all are whole."""
