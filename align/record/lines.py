@@ -266,9 +266,12 @@ class Recorder:
         return own, other
 
     def given(self, tensors: Iterable[Any]) -> None:
-        """The harness has written into these: what they were made from before is of no matter any more."""
+        """The harness has written into these: what they held before is of no matter any more."""
         for tensor in tensors:
-            self._known.pop(id(tensor), None)
+            known = self._known.pop(id(tensor), None)
+            if known is not None and known[0] is tensor:
+                before = self.trace.events[known[1]]
+                before.kind, before.print = "opaque", None
             self._watched[id(tensor)] = _Watched(tensor, self._state_of(tensor))
 
     def _bind(self, own: dict[Any, int], binds: Binding, value: Any, event: int, node: int) -> None:
