@@ -1,7 +1,7 @@
 """One changed copy of the port, recorded and judged step by step, in the order of dependence, until one is red."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from align import steps
@@ -98,7 +98,7 @@ def _located(recorder: Recorder, verdict: Verdict, runs: Runs) -> Verdict:
     recorder.open_twins()
     found = (*divergences(recorder, blamed), *partings(blamed, runs))
     told = with_row_causes(blamed, runs, found)
-    return Verdict(verdict.case, verdict.steps, verdict.environment, verdict.complaints, told)
+    return replace(verdict, divergences=told)
 
 
 def as_runs(recordings: Recordings, dtype: str) -> Runs:
