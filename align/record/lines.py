@@ -271,7 +271,7 @@ class Recorder:
             known = self._known.pop(id(tensor), None)
             if known is not None and known[0] is tensor:
                 before = self.trace.events[known[1]]
-                before.kind, before.print = "opaque", None
+                before.kind, before.print, before.inputs = "opaque", None, []
             self._watched[id(tensor)] = _Watched(tensor, self._state_of(tensor))
 
     def _bind(self, own: dict[Any, int], binds: Binding, value: Any, event: int, node: int) -> None:
