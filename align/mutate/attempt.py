@@ -46,6 +46,7 @@ class Attempt:
         """
         options = self._options
         done: list[StepVerdict] = []
+        untwinned: dict[str, str] = {}
         with Recorder(options, nothing, self._processes) as recorder:
             recorder.plan, found = recorder.existing()
             folders = self._opened(recorder, found)
@@ -59,7 +60,8 @@ class Attempt:
                     if not judged.steps[0]:
                         break
                 done.append(judged.steps[0])
-            verdict = Verdict(options.case.name, tuple(done), judged.environment, judged.complaints)
+                untwinned |= judged.no_twin
+            verdict = replace(judged, steps=tuple(done), no_twin=untwinned)
             if verdict.verdict == "misaligned":
                 verdict = _located(recorder, verdict, runs)
             return Judged(verdict, runs.port)
@@ -94,7 +96,7 @@ class Attempt:
 
 def _located(recorder: Recorder, verdict: Verdict, runs: Runs) -> Verdict:
     """The verdict with the divergences of the step that is blamed."""
-    blamed = Verdict(verdict.case, tuple(step for step in verdict.steps if step.step == verdict.blamed_step))
+    blamed = replace(verdict, steps=tuple(step for step in verdict.steps if step.step == verdict.blamed_step))
     recorder.open_twins()
     found = (*divergences(recorder, blamed), *partings(blamed, runs))
     told = with_row_causes(blamed, runs, found)
