@@ -33,6 +33,7 @@ class SideProcess:
         self.name, self._log = name, log
         self._settings = {"device": device, "threads": threads, "tf32": tf32}
         self._copy: int | None = None
+        self._number = 0  # of the last request
         command = [python or sys.executable, "-m", "align.record.worker", name]
         self._stderr = log.open("wb")
         try:
@@ -88,7 +89,8 @@ class SideProcess:
     ) -> Mapping[str, Any]:
         """One operation of `align.record.worker.Worker`. Raises the AlignError that the worker met."""
         assert self._process.stdin and self._process.stdout
-        message = {"operation": operation, "side": self._settings, **arguments}
+        self._number += 1
+        message = {"operation": operation, "side": self._settings, "number": self._number, **arguments}
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
@@ -98,6 +100,8 @@ class SideProcess:
             if not line.endswith("\n"):  # killed while it wrote
                 break
             event = json.loads(line)
+            if event["number"] != self._number and event["event"] != LEFT:
+                continue  # what a copy was asked that died: the original finds it unread, and answers
             if event["event"] == "progress":
                 if progress:
                     progress(event["done"], event["total"])

@@ -385,13 +385,15 @@ def main(name: str) -> None:
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # a framework's or a model's print must not break the protocol
 
+    number = 0
+
     def send(event: Mapping[str, Any]) -> None:
-        channel.write(json.dumps(event) + "\n")
+        channel.write(json.dumps({**event, "number": number}) + "\n")
 
     worker = None
     for line in sys.stdin:
         request = json.loads(line)
-        operation, chosen = request.pop("operation"), request.pop("side")
+        operation, chosen, number = (request.pop(name) for name in ("operation", "side", "number"))
         if operation == LEAVE:
             os._exit(0)  # a copy must not run what the original has registered for its end
         try:
