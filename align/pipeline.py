@@ -133,7 +133,7 @@ class Recorder:
         if "torch" in options.sides:
             plan = self._plan()
         else:
-            plan, recordings = self._existing()
+            plan, recordings = self.existing()
         dtypes = list(dict.fromkeys(dtype for dtype, _ in order(options)))
         self.plan = plan
         if options.case.pair:
@@ -200,7 +200,7 @@ class Recorder:
         )
         return Store(folder, "weights")
 
-    def _existing(self) -> tuple[Plan, dict[tuple[str, str], Recording]]:
+    def existing(self) -> tuple[Plan, dict[tuple[str, str], Recording]]:
         """The reference's last recordings, for a run of the port alone."""
         found = {}
         parent = self.options.reference or self.options.folder
@@ -235,7 +235,7 @@ class Recorder:
     def _record_steps(self, side: str, plan: Plan) -> None:
         options, process = self.options, self.processes[side]
         for dtype in dict.fromkeys(dtype for dtype, _ in order(options)):
-            self._open(side, dtype, plan, self._partial[side, dtype], self._partial["torch", options.dtype])
+            self.open(side, dtype, plan, self._partial[side, dtype], self._partial["torch", options.dtype])
         for dtype, step in order(options):
             self._wait_for_reference(side, step)
             process.request("step", partial(self.progress, side, step, dtype), run=f"{side}-{dtype}", step=step)
@@ -243,7 +243,8 @@ class Recorder:
             if side == "torch":
                 self._ready[dtype, step].set()
 
-    def _open(self, side: str, dtype: str, plan: Plan, folder: Path, reference: Path) -> None:
+    def open(self, side: str, dtype: str, plan: Plan, folder: Path, reference: Path) -> None:
+        """Have a side ready to record in `folder`; `reference` is the reference's recording in the working dtype."""
         self.process(side).request(
             "open",
             run=f"{side}-{dtype}",
@@ -264,7 +265,7 @@ class Recorder:
         if self.options.case.pair and not self._parameters:
             self.options = self._paired(plan, {})
         for side in SIDES:
-            self._open(side, TWIN, plan, self.options.folder, self.options.folder)
+            self.open(side, TWIN, plan, self.options.folder, self.options.folder)
 
     def _measure_noise(self) -> None:
         """The reference's perturbed runs; the port records meanwhile."""

@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from align import cli
 from align.case import STEPS
 from align.cases import find
 from align.cli.run import CASE
+from align.plan import photographs
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = ("README.md", "README_cn.md")
@@ -178,3 +180,40 @@ def test_the_readme_stays_short():
     assert picture.stat().st_size < 300_000
     with Image.open(picture) as image:
         assert image.width > 1000
+
+
+# What a user has who types the commands: two small networks, photographs, weights, and a run of `pit_probe`.
+NETWORK = """
+from {module} import nn
+
+def build():
+    return nn.Sequential(nn.Conv2{d}(3, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(8 * 62 * 62, 10))
+"""
+WEIGHTS = """
+import paddle, paddle_impl.pit as pit
+for name in ("pit_ti", "pit_s"):
+    paddle.save(getattr(pit, name)(pretrained=False).state_dict(), f"{name}.pdparams")
+"""
+FIRST = ("convert pit_s.pdparams pit_s.safetensors", "run --case pit_probe")
+GPU = ("docs/gpu.md",)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_documents_run(run_python, tmp_path):
+    """Every `align` command of every page, in the order of reading; what needs a GPU can only be typed."""
+    (tmp_path / "my_reference.py").write_text(NETWORK.format(module="torch", d="d"))
+    (tmp_path / "my_port.py").write_text(NETWORK.format(module="paddle", d="D"))
+    (tmp_path / "photographs" / "class").mkdir(parents=True)
+    for path in photographs.shipped()[:3]:
+        shutil.copy(path, tmp_path / "photographs" / "class")
+    run_python(WEIGHTS, cwd=tmp_path)
+    pages = [page for page in WITH_COMMANDS if page not in (*GPU, "README_cn.md")]
+    typed = [words[1:] for page in pages for words in commands(page) if words[0] == ".venv/bin/align"]
+    for words in [*map(str.split, FIRST), *typed]:
+        if words[0] == "record" and "here" in words:
+            shutil.copytree(tmp_path / "there", tmp_path / "here")
+        if words[0] == "convert":
+            words = [*words, "--force"]
+        code = "import sys; from align.cli import main; sys.exit(main(sys.argv[1:]))"
+        result = run_python(code, *words, cwd=tmp_path, check=False)
+        assert result.returncode == 0, f"{shlex.join(words)}\n{result.stdout}\n{result.stderr}"

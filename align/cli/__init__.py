@@ -42,6 +42,8 @@ exit codes: 0 aligned; 1 misaligned, vacuous or missing coverage; 2 usage or unu
     )
     parser.add_argument("--version", action="version", version=f"align {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # Before anything imports numpy: the workers compute, and spinning threads of this process take their cores away.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Only the named command's module is imported; the others are there for the listing.
     named = next((word for word in arguments if not word.startswith("-")), None)
     for name, (module, text) in COMMANDS.items():

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import replace
 
-from align.cases import find
+from align.cases import every, find
 from align.cli import run
 from align.compare import waivers
 from align.compare.runs import Runs, compare_runs
@@ -61,9 +61,14 @@ def _options(args: argparse.Namespace, golden: Golden) -> Options:
     if args.side == "torch":
         raise UsageError("--against judges the port: leave --side out")
     # A case in a file of the user's is found by --case alone; what the two must have in common is its name.
-    args.case = args.case or golden.case.name
-    if find(args.case).name != golden.case.name:
-        raise UsageError(f"{golden.path}: holds case {golden.case.name}, not {args.case}")
+    name = golden.case.name
+    if args.case is None and name not in every():
+        raise UsageError(
+            f"{golden.path}: holds case {name}, which is not built in; say where it is: --case FILE:{name}"
+        )
+    args.case = args.case or name
+    if find(args.case).name != name:
+        raise UsageError(f"{golden.path}: holds case {name}, not {args.case}")
     args.side, args.steps = "paddle", args.steps or list(golden.steps)
     options = run.options_of(args)
     if lacking := [step for step in options.steps if step not in golden.steps]:

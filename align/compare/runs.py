@@ -1,6 +1,6 @@
 """Two recorded runs, and their float64 twins, compared step by step into a verdict. Needs no framework."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from align.case import STEPS
@@ -18,6 +18,7 @@ from align.mapping import Mappings
 from align.record.manifest import NO_KERNEL, Recording
 from align.record.store import Store, store_files
 from align.steps import STATISTICAL, WITHOUT_TWIN
+from align.steps import early as early_rows
 
 RAISED = "(raised)"  # the name of the row that stands for an exception
 
@@ -64,10 +65,12 @@ def compare_runs(
     fixed: float | None = None,
     steps: Collection[str] = STEPS,
     mapping: Mappings | None = None,
+    early: bool = False,
 ) -> Verdict:
     """Judge every step of `steps` that either side recorded. `fixed` gates by reprod_log's rule (mean |a - b|).
 
-    `mapping` is a user's, see `align.mapping`; what a port was recorded with is in force in any case.
+    `mapping` is a user's, see `align.mapping`; what a port was recorded with is in force in any case. With `early` only
+    the early rows count, see `align.steps.early`.
     """
     runs.check_comparable()
     mapping = {**runs.port.manifest.parameters, **(mapping or {})}
@@ -75,7 +78,7 @@ def compare_runs(
     recorded = (runs.reference.manifest.steps.keys() | runs.port.manifest.steps.keys()) & set(steps)
     case = runs.reference.manifest.case
     for step in sorted(recorded, key=STEPS.index):
-        pairing = paired(_sources(runs, step), mapping)
+        pairing = paired(_sources(runs, step, early), mapping)
         sources = pairing.sources
         rows = judge_distributions(step, sources) if step in STATISTICAL else judge_step(step, sources, fixed)
         rows = [exceptions.noted(case, row, sources, fixed) for row in rows]
@@ -89,7 +92,7 @@ def compare_runs(
     untwinned = {step: why for step in recorded if (why := _no_twin(runs, step))}
     notes = tuple(f"{step}: {why}; only the working type is judged" for step, why in untwinned.items())
     environment = {run.manifest.side: run.manifest.environment for run in (runs.reference, runs.port)}
-    accuracy = final_accuracy(runs.port, runs.reference) if STEP in recorded else None
+    accuracy = final_accuracy(runs.port, runs.reference) if STEP in recorded and not early else None
     complaints = exceptions.complaints(case, recorded)
     return Verdict(case, tuple(judged), environment, complaints, untwinned, accuracy, notes=notes)
 
@@ -104,9 +107,11 @@ def _with_failure(step: str, rows: list[Row], runs: Runs) -> list[Row]:
     return [raised, *(row for row in rows if row.difference is not None and row.precision is not None)]
 
 
-def _sources(runs: Runs, step: str) -> Sources:
+def _sources(runs: Runs, step: str, early: bool) -> Sources:
     pair = _pair(runs.reference, runs.port, step)
     twins = _pair(runs.reference_twin, runs.port_twin, step)
+    if early and (wanted := early_rows(step)):
+        pair, twins = ((_only(a, wanted), _only(b, wanted)) for a, b in (pair, twins))
     noise, working = runs.reference.noise(step), runs.reference.manifest.dtype
     if working == "float64" and step not in WITHOUT_TWIN:
         twins = pair  # it is its own truth, and the perturbed runs tell its noise
@@ -117,6 +122,10 @@ def _no_twin(runs: Runs, step: str) -> str:
     """Why the port's float64 run of a step is missing, if its framework has no kernel for it; empty otherwise."""
     failure = runs.port_twin.manifest.failures.get(step, "") if runs.port_twin else ""
     return failure.removeprefix(NO_KERNEL) if failure.startswith(NO_KERNEL) else ""
+
+
+def _only(tensors: Tensors | None, wanted: Callable[[str], bool]) -> Tensors | None:
+    return tensors.only(wanted) if isinstance(tensors, Store) else tensors
 
 
 def _pair(reference: Recording | None, port: Recording | None, step: str) -> tuple[Tensors | None, Tensors | None]:

@@ -49,6 +49,12 @@ class StepVerdict:
         return tuple(found)
 
     @property
+    def late(self) -> bool:
+        """Whether it is red in nothing but what updates leave, which `optim` is judged before."""
+        bad = [row for row in self.rows if row.bad]
+        return bool(bad) and all(after_update(self.step, row.name) for row in bad)
+
+    @property
     def worst(self) -> Row | None:
         return max(self.failing or self.rows, key=lambda row: row.excess, default=None)
 
@@ -124,9 +130,7 @@ class Verdict:
 
 def _dependence(step: StepVerdict) -> float:
     """The place of a red step in the order of dependence."""
-    bad = [row for row in step.rows if row.bad]
-    late = bad and all(after_update(row.step, row.name) for row in bad)
-    return STEPS.index("optim") + 0.5 if late else STEPS.index(step.step)
+    return STEPS.index("optim") + 0.5 if step.late else STEPS.index(step.step)
 
 
 def unseen(rows: Iterable[Row]) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from align.locate.divergence import Where
 
 @dataclass(frozen=True)
 class Cause:
-    """A proven cause. `text` is a sentence with both values, `explained` the fraction of the error that it is (0 to 1).
+    """A proven cause. `text` is a sentence with both values, `explained` the fraction of the error that it is (0 to 1),
+    or None where both values stand in the recordings themselves and nothing had to be made again.
 
     `change` is what to write instead; `line` the line that defines a wrong attribute, where that is the cause;
     `family` the one that proposed it.
@@ -19,7 +20,7 @@ class Cause:
 
     id: str
     text: str
-    explained: float
+    explained: float | None
     change: str | None = None
     line: Where | None = None
     family: str = ""
@@ -59,6 +60,7 @@ class Hypothesis:
     wanted: np.ndarray | None = None
     treatment: Treatment | None = None
     fitted: int = 0
+    read: bool = False  # both values are recorded, and differ: that is all there is to it
     alike: bool = False  # `made` and `wanted` are samples: equal if the tests of `init` find one distribution
     change: str | None = None
     line: Where | None = None

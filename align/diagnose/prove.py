@@ -109,6 +109,9 @@ def _cause(evidence: Evidence, hypothesis: Hypothesis, before: float, after: flo
     explained = 1 - after / before
     if explained < ENOUGH:
         return None
+    if hypothesis.read:
+        text = f"{hypothesis.text} (read from both recordings)"
+        return Cause(hypothesis.id, text, None, hypothesis.change, hypothesis.line, hypothesis.family)
     text = f"{hypothesis.text}: explains {_percent(explained)}"
     return Cause(hypothesis.id, text, explained, hypothesis.change, hypothesis.line, hypothesis.family)
 

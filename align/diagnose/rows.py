@@ -115,8 +115,10 @@ def _caused(step: StepVerdict, runs: Runs, here: Sequence[Divergence]) -> list[D
     failing = [row.name for row in step.failing]
     if found is None or not failing:
         return list(here)
-    # A row that the port has not has no line: the lines there are those of what is made later.
-    first = [divergence for divergence in here if divergence.port and failing[0] in _named(divergence, failing)]
+    # A row that the port has not has no line, unless it is there under a name of its own: other lines are those of what
+    # is made later.
+    lone = [name for name in failing if name not in found.reference]
+    first = [d for d in here if d.port and _named(d, [failing[0], *lone])]
     answer = []
     if not any(divergence.port for divergence in here) or (failing[0] not in found.port and not first):
         cause, row = _cause(found, step, failing[0], "")

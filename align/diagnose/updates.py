@@ -101,7 +101,8 @@ def _clipped(rule: Rule, given: Arrays) -> tuple[dict[str, np.ndarray], float | 
 
 
 def _norm(arrays: Iterable[np.ndarray]) -> float:
-    return float(np.sqrt(sum(float(np.vdot(array, array)) for array in arrays)))
+    # Not by BLAS: its threads wait for one another where other processes keep the cores busy.
+    return float(np.sqrt(sum(float(np.square(array).sum()) for array in arrays)))
 
 
 def _updated(

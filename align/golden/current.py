@@ -2,8 +2,9 @@
 
 import hashlib
 import importlib.util
+import re
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 
 from align import __version__
@@ -12,6 +13,7 @@ from align.errors import Incomparable
 from align.golden.archive import Golden
 from align.pipeline import Options
 
+FOLDER = re.compile(r"^/(?:[^/:]+/)+(?=[^/:]+\.\w+)")  # of an absolute path to a file
 TOLD = ("summary", "mapping")  # fields of a case that say nothing about what the reference computes
 
 
@@ -26,7 +28,7 @@ def check(golden: Golden, options: Options) -> None:
     case = golden.case.name
     for name, theirs, ours in _changed(golden.case, options.case):
         raise Incomparable(f"{golden.path}: case {case} was frozen with {name} {theirs}, now has {ours}; {again}")
-    for file in changed_sources(golden):
+    for file in changed_sources(golden, options.case):
         raise Incomparable(f"{golden.path}: {file} of the reference has changed since; {again}")
 
 
@@ -35,23 +37,27 @@ def _series(version: str) -> list[str]:
 
 
 def _changed(frozen: Case, here: Case) -> Iterator[tuple[str, object, object]]:
-    for field in fields(Case):
-        theirs, ours = getattr(frozen, field.name), getattr(here, field.name)
-        if field.name not in TOLD and _plain(theirs) != _plain(ours):
-            yield field.name, theirs, ours
+    theirs, ours = asdict(frozen), asdict(here)
+    for name in theirs:
+        if name not in TOLD and _plain(theirs[name]) != _plain(ours[name]):
+            yield name, theirs[name], ours[name]
 
 
 def _plain(value: object) -> object:
-    """A list where JSON makes one of a tuple."""
+    """A list where JSON makes one of a tuple, and of a file its name alone: it may lie elsewhere on this machine."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return FOLDER.sub("", value) if isinstance(value, str) else value
 
 
-def changed_sources(golden: Golden) -> Iterator[Path]:
+def changed_sources(golden: Golden, case: Case) -> Iterator[Path]:
     """Source files of the reference that are here with another content; those that are not here tell nothing."""
+    own = Path(case.reference.partition(":")[0])
     for module, told in sorted(golden.working.code.items()):
-        path = _file(module, Path(told["file"]).name)
+        name = Path(told["file"]).name
+        path = own if own.name == name and own.is_file() else _file(module, name)
         if path and hashlib.sha256(path.read_bytes()).hexdigest() != told["sha256"]:
             yield path
 

@@ -78,6 +78,20 @@ class Rows(Pair):
             if depth:
                 yield from self._sources(source, depth - 1)
 
+    def named_otherwise(self, row: str) -> Blame | None:
+        """Of a row that the port alone has: the first expression that makes its name, which the reference never has."""
+        names = {row, row.partition("/")[2]} - self._their_names()
+        for number, event in enumerate(self.port.trace.events):
+            made = {event.value} if event.kind == "text" else {key for key, _ in event.members}
+            if made & names and self.port.is_own(number):
+                return Blame(number, self.nearest(number), "makes a name that the reference does not have")
+        return None
+
+    def _their_names(self) -> set[str]:
+        events = self.reference.trace.events
+        keys = {key for event in events for key, _ in event.members if key}
+        return keys | {event.value for event in events if event.kind == "text"}
+
     def misplaced(self) -> Blame | None:
         """The first container that holds one row of the reference under the name of another."""
         expected = {name: e.print for name, e in self.reference.emissions.items() if e.print and e.print.size >= FEW}

@@ -163,10 +163,11 @@ def line_divergences(
         return [search.divergence(step, "the loss", blame, 1)]
     found: dict[tuple[str, int], tuple[str, Blame]] = {}
     counts: Counter[tuple[str, int]] = Counter()
-    for row in search.wrong:
+    lone = [row for row in search.port.emissions if row not in search.reference.emissions]
+    for row in [*search.wrong, *lone]:
         if rows is not None and row not in rows:
             continue
-        blame = search.blame(row)
+        blame = search.named_otherwise(row) if row in lone else search.blame(row)
         if blame is None:
             continue
         node = port.nodes[search.node(blame)]

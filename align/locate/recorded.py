@@ -118,6 +118,7 @@ def _places(recorder: Recorder) -> Mapping[str, Any]:
 
 
 def _where(place: Mapping[str, Any] | None) -> Where | None:
-    if not place or not place["call"]:
+    """Where a module is called, or, if a container of the framework calls it, where it was made."""
+    if not place or not (at := place["call"] or place["built"]):
         return None
-    return Where(**{key: place["call"][key] for key in ("file", "line", "end_line", "code")}, built=place["built"])
+    return Where(**{key: at[key] for key in ("file", "line", "end_line", "code")}, built=place["built"])

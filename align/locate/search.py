@@ -16,6 +16,7 @@ from align.diagnose.cause import Treatment
 from align.diagnose.modules import Look, with_causes
 from align.errors import UsageError
 from align.locate.divergence import Divergence
+from align.locate.initial import initial_divergences
 from align.locate.lines import line_divergences
 from align.locate.match import Values
 from align.locate.modules import Finding, divergence, locate, made_by, own_error
@@ -37,10 +38,12 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
     seen: set[str] = set()
     alone = recorder.options.case.alone
     for step in result.steps:
+        bad = [row.name for row in step.rows if row.bad]
+        if bad and step.step in step_modules.STATISTICAL and RAISED not in bad:
+            answer += initialised(recorder, bad)
         # What looks for the place runs in float64.
         if step or step.step in result.no_twin or step.step not in (*step_modules.REPLAYABLE, *step_modules.LINED):
             continue
-        bad = [row.name for row in step.rows if row.bad]
         here: list[Divergence] = []
         explained = False
         if step.step in step_modules.REPLAYABLE and RAISED not in bad:
@@ -84,15 +87,30 @@ def _of_the_step(step: str, parts: Sequence[tuple[str, Divergence]]) -> Divergen
 def lined(recorder: Recorder, step: str, rows: Collection[str] | None = None) -> list[Divergence]:
     """The lines that made rows of a step wrong (these, or all), by the values of both sides' source lines."""
     options = recorder.options
+    part = step_modules.narrowed(step, rows, options.case)
     working = manifest.latest(options.reference or options.folder, options.prefix("torch", options.dtype))
     recorder.open_twins()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix=".partial-lines-") as name:
         for side in SIDES:
             recorder.process(side).request(
-                "lines", run=f"{side}-{TWIN}", step=step, folder=name, reference=str(working or options.folder)
+                "lines",
+                run=f"{side}-{TWIN}",
+                step=step,
+                folder=name,
+                reference=str(working or options.folder),
+                part=part,
             )
         traces = {side: line_trace.read(Path(name, f"{step}-{side}-lines.json")) for side in SIDES}
         return line_divergences(step, traces["paddle"], traces["torch"], rows)
+
+
+def initialised(recorder: Recorder, rows: Collection[str]) -> list[Divergence]:
+    """The lines that gave the parameters of these rows their first values."""
+    recorder.open_twins()
+    port, reference = (
+        recorder.process(side).request("origins", run=f"{side}-{TWIN}")["origins"] for side in ("paddle", "torch")
+    )
+    return initial_divergences(rows, port, reference)
 
 
 @dataclass(frozen=True)

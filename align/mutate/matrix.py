@@ -74,7 +74,7 @@ def run(mutants: Sequence[Mutant], folder: Path, jobs: int, told: Told, tree: Pa
             told(mutant, done[mutant.id])
     for case in dict.fromkeys(mutant.case for mutant in mutants if mutant.id not in done):
         todo = [mutant for mutant in mutants if mutant.case == case and mutant.id not in done]
-        for mutant, outcome in _tried(todo, _options(case, folder), folder, jobs, tree):
+        for mutant, outcome in tried(todo, _options(case, folder), folder, jobs, tree):
             kept.add(mutant, outcome)
             done[mutant.id] = outcome
             told(mutant, outcome)
@@ -87,10 +87,13 @@ def _options(case: str, folder: Path) -> Options:
     return Options(found, folder, tuple(s for s in STEPS if s in found.steps))
 
 
-def _tried(
+def tried(
     mutants: Sequence[Mutant], options: Options, folder: Path, jobs: int, tree: Path
 ) -> Iterable[tuple[Mutant, Outcome]]:
-    """Outcomes as they come. The long ones first: at the end no worker waits for another's."""
+    """Outcomes as they come, `jobs` at a time. The long ones first: at the end no worker waits for another's.
+
+    folder: keeps the reference; options say of which case and which steps.
+    """
     with ExitStack() as stack:
         runners = [stack.enter_context(Runner(options, folder, tree)) for _ in range(min(jobs, len(mutants)))]
         runners[0].imports()  # the reference, and the clean port, before the workers need them at the same time

@@ -4,47 +4,42 @@ import hashlib
 import json
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
-from align.compare.runs import Runs, compare_runs
-from align.compare.verdict import StepVerdict, Verdict
+from align.compare.runs import compare_runs
+from align.compare.verdict import Verdict
 from align.compare.waivers import Exceptions
-from align.compare.waivers import read as read_exceptions
-from align.diagnose.rows import with_row_causes
 from align.errors import AlignError
-from align.locate.search import divergences
-from align.locate.trajectory import partings
+from align.mutate.attempt import Attempt, as_runs, nothing
 from align.mutate.outcome import Outcome, classic_fails, meets, worst_rows
 from align.mutate.patch import Mutant, Patched, patch
-from align.pipeline import TWIN, Options, Recorder, launch
+from align.mutate.remembered import Remembered
+from align.pipeline import Options, Recorder, launch
 from align.record.manifest import Recording, remove, write_json
 from align.record.process import ROOT, SideProcess
-from align.sides import SIDES
 
-LONG = "train_align"  # takes longer than all the others together
+LIMIT = 600.0  # seconds after which a mutant is taken to hang; a whole run of the largest case takes half of that
 RECORDING = ("align/plan", "align/record", "align/sides", "align/steps")  # the code that a recording comes from
-
-Recordings = Mapping[tuple[str, str], Recording]
-
-
-def nothing(*_: object) -> None:
-    """Progress that nobody watches."""
 
 
 class Runner:
     """Mutants of one case and one choice of steps. The reference stays in `folder` and is used again by later runs."""
 
-    def __init__(self, options: Options, folder: Path, tree: Path = ROOT) -> None:
-        self._options, self._folder, self._tree = options, folder, tree
+    def __init__(self, options: Options, folder: Path, tree: Path = ROOT, limit: float = LIMIT) -> None:
+        self._options, self._folder, self._tree, self._limit = options, folder, tree, limit
         self._reference: Options | None = None
-        self._reference_process: SideProcess | None = None
+        self._remembered: Remembered | None = None
+        self._process: SideProcess | None = None
         self._imports: Mapping[str, list[str]] | None = None
         self._stack = ExitStack()
+        self._own = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="align-runner-")))
 
     def __enter__(self) -> "Runner":
         return self
@@ -94,54 +89,41 @@ class Runner:
         touched = self._touched(mutant)
         if not touched:
             raise AlignError(f"mutant {mutant.id}: no step of {self._options.case.name} imports {mutant.file}")
-        # The long run only decides about what all else lets through.
-        short = tuple(step for step in touched if step != LONG)
-        judged: list[StepVerdict] = []
-        outcome = Outcome(mutant.id, "aligned", touched=touched)
-        for steps in (short, touched[len(short) :]):
-            if steps and outcome.verdict == "aligned":
-                verdict = self._judge(folder, patched, mutant, steps)
-                judged += verdict.steps
-                outcome = self._told(outcome, verdict, patched)
-        return replace(outcome, ran=tuple(step.step for step in judged), classic=classic_fails(judged))
+        options, port = self._port(folder, touched, patched.root), self._port_process()
+        watch = threading.Timer(self._limit, port.kill_copy)
+        watch.start()
+        try:
+            with port.copied(options.roots):
+                judged = Attempt(options, {"torch": self._torch(), "paddle": port}).judge()
+        except AlignError as error:
+            if watch.is_alive():
+                raise
+            raise AlignError(f"mutant {mutant.id}: ended after {self._limit:g} s ({error})") from None
+        finally:
+            watch.cancel()
+        check_imported(judged.port, patched, mutant)
+        return _told(Outcome(mutant.id, None, touched=touched), judged.verdict, patched)
 
-    @staticmethod
-    def _told(outcome: Outcome, verdict: Verdict, patched: Patched) -> Outcome:
-        first = next((found for found in verdict.divergences if found.step == verdict.blamed_step), None)
-        place = first.as_json() if first else None
-        return replace(
-            outcome,
-            verdict=verdict.verdict,
-            blamed_step=verdict.blamed_step,
-            worst={**outcome.worst, **worst_rows(verdict)},
-            divergence=place and within(place, patched.root, ROOT),
-            divergences=len(verdict.divergences),
-            line=meets(place, patched) if place else None,
-        )
-
-    def _judge(self, folder: Path, patched: Patched, mutant: Mutant, steps: tuple[str, ...]) -> Verdict:
-        reference = self.reference()
-        options = replace(
-            self._options, out=folder, steps=steps, sides=("paddle",), roots=(patched.root,), reference=reference.folder
-        )
-        with Recorder(options, nothing, {"torch": self._torch()}) as recorder:
-            recordings = recorder.run()
-            for (side, _), recording in recordings.items():
-                if side == "paddle":
-                    check_imported(recording, patched, mutant)
-            runs = as_runs(recordings, options.dtype)
-            verdict = compare_runs(runs, read_exceptions(None, None), steps=steps)
-            if verdict.verdict == "misaligned":
-                recorder.open_twins()
-                found = (*divergences(recorder, verdict), *partings(verdict, runs))
-                verdict = replace(verdict, divergences=with_row_causes(verdict, runs, found))
-            return verdict
+    def _port(self, folder: Path, steps: tuple[str, ...], root: Path) -> Options:
+        """Options by which the port that lies in `root` is recorded in `folder`, against the kept reference."""
+        kept = self.reference().folder
+        return replace(self._options, out=folder, steps=steps, sides=("paddle",), roots=(root,), reference=kept)
 
     def _torch(self) -> SideProcess:
-        """The reference's process, which stays for every mutant: it answers where a port differs."""
-        if self._reference_process is None:
-            self._reference_process = self._stack.enter_context(launch("torch", self.reference()))
-        return self._reference_process
+        """The reference, which answers where a port differs: the same for every mutant."""
+        if self._remembered is None:
+            answers = self.reference().out / "answers"
+            answers.mkdir(exist_ok=True)
+            made = Remembered(answers, lambda: launch("torch", replace(self.reference(), out=self._own)))
+            self._remembered = self._stack.enter_context(made)
+        return self._remembered
+
+    def _port_process(self) -> SideProcess:
+        """The port's process, of which each mutant gets a copy: the framework is imported, the port is not."""
+        if self._process is None:
+            self._process = self._stack.enter_context(launch("paddle", replace(self._options, out=self._own)))
+            self._process.request("environment")
+        return self._process
 
     def _touched(self, mutant: Mutant) -> tuple[str, ...]:
         """The steps that import the changed file: what is not imported cannot be touched by it."""
@@ -153,31 +135,50 @@ class Runner:
         Raises AlignError if the port without a bug is not aligned: nothing could then be learnt from mutants.
         """
         if self._imports is None:
-            path = (
-                self.reference().out / f"imports-{code_digest(self._tree / self._options.case.package('paddle'))}.json"
-            )
+            digest = code_digest(self._tree / self._options.case.package("paddle"))
+            path = self.reference().out / f"imports-{digest}.json"
             if not path.is_file():
-                write_json(path, {step: self._imported(step) for step in self._options.steps})
-            self._imports = json.loads(path.read_text())
+                write_json(path, self._imported())
+            told = json.loads(path.read_text())
+            self._imports = told["steps"]
+            self._port_process().request("preload", modules=told["preload"])
         return self._imports
 
-    def _imported(self, step: str) -> list[str]:
-        with tempfile.TemporaryDirectory(prefix="align-clean-") as folder:
-            options = replace(
-                self._options,
-                out=Path(folder),
-                steps=(step,),
-                sides=("paddle",),
-                roots=(self._tree,),
-                reference=self.reference().folder,
-            )
-            with Recorder(options, nothing) as recorder:
-                recordings = recorder.run()
-            verdict = compare_runs(as_runs(recordings, options.dtype), read_exceptions(None, None), steps=(step,))
-            if not verdict:
-                rows = "; ".join(f"{row.name}: {row.reason}" for row in verdict.rows if row.bad)
-                raise AlignError(f"{options.case.name}, {step}: {verdict.verdict} without any mutant: {rows[:300]}")
-            return sorted(recordings["paddle", options.dtype].manifest.code)
+    def _imported(self) -> dict[str, Any]:
+        """`steps`: the port's modules, by step. `preload`: what else is imported, which a mutant can find there."""
+        port, package = self._port_process(), self._options.case.package("paddle")
+        steps: dict[str, list[str]] = {}
+        others: set[str] = set()
+        for step in self._options.steps:
+            with tempfile.TemporaryDirectory(prefix="align-clean-") as folder, port.copied((self._tree,)):
+                options = self._port(Path(folder), (step,), self._tree)
+                judged = Attempt(options, {"torch": self._torch(), "paddle": port}).judge()
+                others.update(port.request("modules")["modules"])
+            if not judged.verdict:
+                rows = "; ".join(f"{row.name}: {row.reason}" for row in judged.verdict.rows if row.bad)
+                told = f"{judged.verdict.verdict} without any mutant: {rows[:300]}"
+                raise AlignError(f"{self._options.case.name}, {step}: {told}")
+            steps[step] = sorted(judged.port.manifest.code)
+        mine = (*steps.values(),)
+        preload = sorted(n for n in others if n.partition(".")[0] != package and n not in chain.from_iterable(mine))
+        return {"steps": steps, "preload": preload}
+
+
+def _told(outcome: Outcome, verdict: Verdict, patched: Patched) -> Outcome:
+    """The outcome with what the verdict says."""
+    first = next((found for found in verdict.divergences if found.step == verdict.blamed_step), None)
+    place = first.as_json() if first else None
+    return replace(
+        outcome,
+        verdict=verdict.verdict,
+        blamed_step=verdict.blamed_step,
+        worst=worst_rows(verdict),
+        divergence=place and within(place, patched.root, ROOT),
+        divergences=len(verdict.divergences),
+        line=meets(place, patched) if place else None,
+        ran=tuple(step.step for step in verdict.steps),
+        classic=classic_fails(verdict.steps),
+    )
 
 
 def within(place: Mapping[str, Any], *roots: Path) -> dict[str, Any]:
@@ -219,12 +220,6 @@ def check_imported(recording: Recording, patched: Patched, mutant: Mutant) -> No
         raise AlignError(f"mutant {mutant.id}: steps {steps} never import {mutant.file}: nothing was tried; add a step")
     if found["sha256"] != patched.sha256:
         raise AlignError(f"mutant {mutant.id}: {found['file']} is not the file that was written: its hash differs")
-
-
-def as_runs(recordings: Recordings, dtype: str) -> Runs:
-    """The recordings of both sides, paired for the comparison."""
-    twins = (recordings.get((side, TWIN)) if dtype != TWIN else None for side in SIDES)
-    return Runs(*(recordings[side, dtype] for side in SIDES), *twins)
 
 
 def clean_run(options: Options, processes: Mapping[str, SideProcess]) -> Verdict:

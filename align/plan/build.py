@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from align.case import Case, Training
 from align.errors import UsageError
-from align.plan import digits, gradients, inputs, photographs, weights
+from align.plan import digits, folders, gradients, inputs, photographs, weights
 from align.plan.variants import variants
 from align.record import manifest
 from align.record.store import Store, StoreWriter
@@ -33,6 +33,11 @@ class Plan:
     @property
     def images(self) -> dict[str, Path]:
         return {name: self.folder / "images" / file for name, file in self.description["images"].items()}
+
+    @property
+    def classes(self) -> Path:
+        """Where the folders of `align.plan.folders` are."""
+        return self.folder / "classes"
 
     @property
     def sources(self) -> dict[str, Any]:
@@ -88,11 +93,14 @@ def build(
             for name, values in gradients.optimizer_inputs(training_specs or specs, case.seed):
                 store.add(f"optim/{name}", values, "input")
     images = {} if case.alone else _add_images(folder / "images", chosen)
+    if not case.alone:
+        folders.make(folder / "classes")
     description = {
         "schema": SCHEMA,
         "case": json.loads(json.dumps(asdict(case))),
         "weights": origin,
         "images": images,
+        "classes": [*folders.FILES],
         "hashes": {
             **store.hashes,
             **{f: blake3((folder / "images" / f).read_bytes()).hexdigest() for f in images.values()},
@@ -161,6 +169,11 @@ def _add_losses(store: StoreWriter, case: Case) -> None:
     store.add("loss/target_ignored", ignored, "input")
     soft = rng.dirichlet(np.full(classes, 0.1), batch)
     store.add("loss/soft_target", soft.astype(np.float32), "input")
+    # As many samples as classes: what tells labels from probabilities by their shape is misled.
+    for name in ("logits", "logits_kd", "teacher"):
+        store.add(f"loss/square/{name}", (3 * rng.standard_normal((batch, batch))).astype(np.float32), "input")
+    store.add("loss/square/target", rng.permutation(batch), "input")
+    store.add("loss/square/soft_target", rng.dirichlet(np.full(batch, 0.1), batch).astype(np.float32), "input")
     # Fifty samples in ragged batches of 16: labels at ranks 0, 1, 4, 5 and last of logits that lie 1/8 apart.
     ladder = np.stack([rng.permutation(classes) for _ in range(50)])
     ranks = np.resize([0, 0, 1, 4, 5, classes - 1, 0], 50)

@@ -67,7 +67,9 @@ class Instrumenter(ast.NodeTransformer):
                 return node
             text, children = _text(node), self._inside(node)
             return self._call("note", self._add(node, type(node).__name__, text, children), node, [node])
-        if isinstance(node, (ast.JoinedStr, ast.arguments, ast.pattern)):
+        if isinstance(node, ast.JoinedStr):  # as a whole: what is inside is only written
+            return self._call("note", self._add(node, "JoinedStr", ""), node, [node])
+        if isinstance(node, (ast.arguments, ast.pattern)):
             return node
         return super().visit(node)
 

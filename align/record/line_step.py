@@ -3,11 +3,13 @@
 import ast
 import gc
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
+
+import numpy as np
 
 from align.record.acts import watched
 from align.record.context import Context
@@ -64,12 +66,29 @@ def traced(
     with instrumented({file: executed[file] for file in files if file in executed}, listener, trace.nodes):
         _constants(files, listener, trace.nodes)
         try:
-            record(observed)
+            with _load_is_told(side, listener):
+                record(observed)
         except Exception as error:
             if side.name == "torch":
                 raise
             trace.raised = _raised(error)
     return trace
+
+
+@contextmanager
+def _load_is_told(side: Side, listener: Recorder) -> Iterator[None]:
+    """Meanwhile the listener knows which parameters the harness has loaded: nobody has made these."""
+    load = side.load
+
+    def loading(model: Any, state: Mapping[str, np.ndarray]) -> None:
+        load(model, state)
+        listener.given(side.tensors(model))
+
+    side.load = loading  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del side.load
 
 
 def _files(package: str) -> Iterator[str]:

@@ -7,8 +7,10 @@ which have none, by the variables they were bound to.
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -25,6 +27,15 @@ SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), sl
 # These choose a value that is there already; the choice itself is what they make.
 CHOICES = ("IfExp", "BoolOp")
 RECEIVER, WHEN = "receiver", "when"
+
+
+@dataclass
+class _Watched:
+    """A parameter: its state when it was looked at last, and the event that made its gradient."""
+
+    tensor: Any
+    state: tuple[int | None, int | None]  # checksums of it and of its gradient
+    gradient: int | None = None
 
 
 class Recorder:
@@ -45,6 +56,7 @@ class Recorder:
         self._constants: dict[int, int] = {}
         self._globals: dict[tuple[str, str], tuple[Any, int]] = {}
         self._defaults: dict[tuple[str, str, int], list[tuple[str, Any, int]]] = {}
+        self._watched: dict[int, _Watched] = {}
 
     # What rewritten code calls: the step goes on whatever happens here
 
@@ -103,6 +115,8 @@ class Recorder:
         own = self._frames.setdefault(id(frame), {})
         self._calls += 1
         event = self._event(node, value, own)
+        if self.trace.nodes[node].op == "Call" and value is None:
+            self._look_at_parameters(node, event)
         own[WHEN, node] = self._calls
         if event is not None:
             own[node] = event
@@ -226,6 +240,39 @@ class Recorder:
             value = self._objects[event]
             if isinstance(value, (list, dict, set)) and len(value) != len(self.trace.events[event].members):
                 self._make(node, value, [*inputs])
+
+    def _look_at_parameters(self, node: int, event: int | None) -> None:
+        """What no expression shows: a backward pass writes gradients, an optimizer parameters; they return nothing."""
+        inputs = [] if event is None else self.trace.events[event].inputs
+        for watched in self._watched.values():
+            before, now = watched.state, self._state_of(watched.tensor)
+            if before == now:
+                continue
+            watched.state = now
+            gradient = getattr(watched.tensor, "grad", None)
+            if before[1] != now[1] and gradient is not None:
+                made_from = [*inputs, *([] if watched.gradient is None else [watched.gradient])]
+                watched.gradient = self._make(node, gradient, made_from)
+            if before[0] != now[0]:
+                known = self._known.get(id(watched.tensor))
+                made_from = [*inputs, *(n for n in (watched.gradient, known and known[1]) if n is not None)]
+                self._make(node, watched.tensor, made_from)
+
+    def _state_of(self, tensor: Any) -> tuple[int | None, int | None]:
+        """Changes whenever a parameter or its gradient does: not all that writes to them counts what it writes."""
+        gradient = getattr(tensor, "grad", None)
+        parts = (tensor, gradient)
+        own, other = (None if part is None else crc32(self._side.to_numpy(part).tobytes()) for part in parts)
+        return own, other
+
+    def given(self, tensors: Iterable[Any]) -> None:
+        """The harness has written into these: what they held before is of no matter any more."""
+        for tensor in tensors:
+            known = self._known.pop(id(tensor), None)
+            if known is not None and known[0] is tensor:
+                before = self.trace.events[known[1]]
+                before.kind, before.print, before.inputs = "opaque", None, []
+            self._watched[id(tensor)] = _Watched(tensor, self._state_of(tensor))
 
     def _bind(self, own: dict[Any, int], binds: Binding, value: Any, event: int, node: int) -> None:
         if isinstance(binds, str):

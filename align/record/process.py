@@ -2,14 +2,16 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from align import errors
+from align.record.copies import FORK, LEAVE, LEFT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,6 +32,8 @@ class SideProcess:
     ) -> None:
         self.name, self._log = name, log
         self._settings = {"device": device, "threads": threads, "tf32": tf32}
+        self._copy: int | None = None
+        self._number = 0  # of the last request
         command = [python or sys.executable, "-m", "align.record.worker", name]
         self._stderr = log.open("wb")
         try:
@@ -44,7 +48,7 @@ class SideProcess:
         except OSError as error:
             raise errors.EnvironmentFault(f"--{name}-python {command[0]}: cannot start it: {error.strerror}") from None
 
-    def __enter__(self) -> "SideProcess":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,18 +57,40 @@ class SideProcess:
     def kill(self) -> None:
         """End the process at once; a half recording stays under its `.partial` name and is never taken for a whole."""
         self._process.kill()
+        self.kill_copy()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream:
                 with suppress(BrokenPipeError):
                     stream.close()
 
+    @contextmanager
+    def copied(self, roots: tuple[Path, ...] = ()) -> Iterator[None]:
+        """In this block a copy of the process answers, which imports from `roots` first; how it ends is of no matter.
+
+        Only for a process that has computed nothing: see `align.record.copies`.
+        """
+        self._copy = self.request(FORK, roots=[str(root) for root in roots])["process"]
+        try:
+            yield
+        finally:
+            if self._copy is not None:
+                with suppress(errors.AlignError):
+                    self.request(LEAVE)
+
+    def kill_copy(self) -> None:
+        """End the copy that answers now, if there is one; who waits for its answer is told."""
+        if self._copy is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._copy, signal.SIGKILL)
+
     def request(
         self, operation: str, progress: Callable[[int, int], None] | None = None, **arguments: Any
     ) -> Mapping[str, Any]:
         """One operation of `align.record.worker.Worker`. Raises the AlignError that the worker met."""
         assert self._process.stdin and self._process.stdout
-        message = {"operation": operation, "side": self._settings, **arguments}
+        self._number += 1
+        message = {"operation": operation, "side": self._settings, "number": self._number, **arguments}
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
@@ -74,11 +100,18 @@ class SideProcess:
             if not line.endswith("\n"):  # killed while it wrote
                 break
             event = json.loads(line)
+            if event["number"] != self._number and event["event"] != LEFT:
+                continue  # what a copy was asked that died: the original finds it unread, and answers
             if event["event"] == "progress":
                 if progress:
                     progress(event["done"], event["total"])
             elif event["event"] == "done":
                 return event
+            elif event["event"] == LEFT:
+                self._copy = None
+                if operation == LEAVE:
+                    return event
+                raise self._ended(operation, event["status"])
             else:
                 raise self._error(event, arguments.get("step", operation))
         raise self._died(operation)
@@ -90,7 +123,9 @@ class SideProcess:
         return kind(event["message"])
 
     def _died(self, operation: str) -> errors.AlignError:
-        code = self._process.wait()
+        return self._ended(operation, self._process.wait())
+
+    def _ended(self, operation: str, code: int) -> errors.AlignError:
         tail = self._log.read_text(errors="replace").strip().splitlines()[-3:]
         told = " | ".join(tail) or "it printed nothing"
         return errors.EnvironmentFault(f"the {self.name} process ended during {operation} (status {code}): {told}")

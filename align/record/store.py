@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Queue
@@ -208,6 +209,12 @@ class Store(Mapping[str, np.ndarray]):
             raise UsageError(f"{error.filename}: cannot read the recording: {error.strerror}") from None
         self.entries = read_index(text, size, str(index))
         self._bytes = np.memmap(data, np.uint8, "r") if size else np.empty(0, np.uint8)
+
+    def only(self, wanted: Callable[[str], bool]) -> "Store":
+        """The same store, of which only these names can be seen."""
+        part = copy(self)
+        part.entries = {name: entry for name, entry in self.entries.items() if wanted(name)}
+        return part
 
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self.entries[name]

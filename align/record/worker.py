@@ -30,8 +30,10 @@ from align.plan import Plan, open_plan
 from align.record import line_step, manifest, memory, replay, table
 from align.record.builders import resolve
 from align.record.context import Context
+from align.record.copies import FORK, LEAVE, serve_copy
 from align.record.noise import NoiseMeter
 from align.record.observer import Sink
+from align.record.origins import origins
 from align.record.settings import settings, treated
 from align.record.store import Overwritten, Store, StoreWriter
 from align.sides import Side
@@ -77,6 +79,17 @@ class Worker:
             "devices": self.side.devices(),
             "switches": [{**asdict(switch), "state": switch.state} for switch in self.side.switches()],
         }
+
+    def modules(self) -> dict[str, Any]:
+        """The names of all modules that are imported by now."""
+        return {"modules": sorted(sys.modules)}
+
+    def preload(self, modules: list[str]) -> dict[str, Any]:
+        """Import modules ahead of their use; what cannot be imported is left to whoever needs it."""
+        for name in modules:
+            with suppress(Exception):
+                importlib.import_module(name)
+        return {}
 
     def describe(self, case: Mapping[str, Any], sides: int = 2) -> dict[str, Any]:
         """The reference's tensors: of the model, and of the model that `train_align` trains.
@@ -129,21 +142,21 @@ class Worker:
         self._runs[run] = Run(cases.from_json(case), open_plan(Path(plan)), Path(folder), Path(reference), **settings)
         return {}
 
-    def step(self, run: str, step: str) -> dict[str, Any]:
-        """Record one step of a run; the answer says how long it took."""
+    def step(self, run: str, step: str, early: bool = False) -> dict[str, Any]:
+        """Record one step of a run, or only its early part, see `align.steps.early`; how long it took."""
         state, began = self._runs[run], time.perf_counter()
         try:
-            self._write(state, step, copy=False)
+            self._write(state, step, copy=False, early=early)
         except Overwritten:  # an operation in place was quicker than the writing thread
-            self._write(state, step, copy=True)
+            self._write(state, step, copy=True, early=early)
         state.seconds[step] = round(time.perf_counter() - began, 3)
         return {"seconds": state.seconds[step]}
 
-    def _write(self, state: Run, step: str, copy: bool) -> None:
+    def _write(self, state: Run, step: str, copy: bool, early: bool) -> None:
         state.failures.pop(step, None)  # a hook that met Overwritten looks like a port that raised
         with StoreWriter(state.folder, step) as writer:
             try:
-                self._record(state, step, state.dtype, writer, copy=copy)
+                self._record(state, step, state.dtype, writer, copy=copy, early=early)
             except (AlignError, ImportError, SyntaxError, MemoryError):
                 raise
             except Exception as error:
@@ -170,10 +183,19 @@ class Worker:
         return {}
 
     def _record(
-        self, run: Run, step: str, dtype: str, sink: Sink, perturbation: int | None = None, copy: bool = False
+        self,
+        run: Run,
+        step: str,
+        dtype: str,
+        sink: Sink,
+        perturbation: int | None = None,
+        copy: bool = False,
+        early: bool = False,
     ) -> None:
         self.side.set_precision(dtype)
-        steps.load(step).record(self._context(run, dtype, sink, perturbation, copy))
+        module: Any = steps.load(step)
+        record = module.record_early if early else module.record
+        record(self._context(run, dtype, sink, perturbation, copy))
 
     def _context(
         self,
@@ -245,21 +267,32 @@ class Worker:
         trace.write(path, name)
         return {}
 
-    def lines(self, run: str, step: str, folder: str, reference: str) -> dict[str, Any]:
+    def lines(self, run: str, step: str, folder: str, reference: str, part: list[str] | None = None) -> dict[str, Any]:
         """Run a step once more with its source lines traced; leaves `<step>-<side>-lines.json` in the folder.
 
-        `reference` is where the reference's recording in the working dtype lies now.
+        `reference` is where the reference's recording in the working dtype lies now; `part` is what of the step is run,
+        see `align.steps.narrowed`.
         """
+        module: Any = steps.load(step)
+        record = getattr(module, "traced", module.record)
         state = replace(self._runs[run], reference=Path(reference))
         self.side.set_precision(state.dtype)
         trace = line_step.traced(
             self.side,
             state.case.package(self.side.name),
-            getattr(steps.load(step), "traced", steps.load(step).record),
+            record if part is None else partial(record, part=part),
             lambda: self._context(state, state.dtype, line_step.Deaf(), kind=line_step.LineContext),
         )
         trace.write(Path(folder) / f"{step}-{self.side.name}-lines.json")
         return {}
+
+    def origins(self, run: str) -> dict[str, Any]:
+        """By the reference's name of each parameter of the case's model, who gave it its first values."""
+        state = self._runs[run]
+        self.side.set_precision("float32")
+        names = self._context(state, state.dtype, line_step.Deaf()).reference_names
+        found = origins(self.side, resolve(state.case.builder(self.side.name)), state.case.build)
+        return {"origins": {names.get(name, name): origin for name, origin in found.items()}}
 
     def close(self, run: str) -> dict[str, Any]:
         """Write the manifest; the harness gives the recordings their names when all are whole."""
@@ -352,17 +385,24 @@ def main(name: str) -> None:
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # a framework's or a model's print must not break the protocol
 
+    number = 0
+
     def send(event: Mapping[str, Any]) -> None:
-        channel.write(json.dumps(event) + "\n")
+        channel.write(json.dumps({**event, "number": number}) + "\n")
 
     worker = None
     for line in sys.stdin:
         request = json.loads(line)
-        operation, chosen = request.pop("operation"), request.pop("side")
+        operation, chosen, number = (request.pop(name) for name in ("operation", "side", "number"))
+        if operation == LEAVE:
+            os._exit(0)  # a copy must not run what the original has registered for its end
         try:
             if worker is None:
                 module = importlib.import_module(f"align.sides.{name}")
                 worker = Worker(getattr(module, f"{name.capitalize()}Side")(**chosen), send)
+            if operation == FORK:
+                serve_copy(send, **request)
+                continue
             answer = getattr(worker, operation)(**request)
             if OTHER[name] in sys.modules:
                 raise UsageError(f"the {name} process imported {OTHER[name]!r}: what it ran is no independent side")

@@ -13,6 +13,7 @@ import paddle
 from align.errors import EnvironmentFault, UsageError
 from align.record.builders import HINT, Function
 from align.record.observer import Sink
+from align.record.origins import Writes
 from align.record.places import noting_constructors
 from align.record.randomness import Tape
 from align.record.tracer import Named, Tracer
@@ -22,6 +23,7 @@ from align.sides import (
     overridden,
     paddle_exact,
     paddle_gradients,
+    paddle_initial,
     paddle_random,
     paddle_trace,
     round_constants,
@@ -72,6 +74,9 @@ class PaddleSide:
         if self._dtype == "float64":
             round_constants(model.sublayers(include_self=True))
         return model
+
+    def writes(self) -> AbstractContextManager[Writes]:
+        return paddle_initial.noting_writes()
 
     def _model(self, builder: Any, arguments: Mapping[str, Any]) -> paddle.nn.Layer:
         made = builder if isinstance(builder, (paddle.nn.Layer, Function)) else builder(**arguments)

@@ -14,10 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from align.errors import EnvironmentFault, UsageError
 from align.record.builders import HINT, Function
 from align.record.observer import Sink
+from align.record.origins import Writes
 from align.record.places import noting_constructors
 from align.record.randomness import Tape
 from align.record.tracer import Named, Tracer
-from align.sides import Spec, Switch, overridden, round_constants, torch_random, torch_trace
+from align.sides import Spec, Switch, overridden, round_constants, torch_initial, torch_random, torch_trace
 
 
 class TorchSide:
@@ -56,6 +57,9 @@ class TorchSide:
                 ):  # Paddle's kernel holds what stays, in float32, where PyTorch's takes what goes
                     module.momentum = 1 - float(np.float32(1 - momentum))
         return model
+
+    def writes(self) -> AbstractContextManager[Writes]:
+        return torch_initial.noting_writes()
 
     def _model(self, builder: Any, arguments: Mapping[str, Any]) -> torch.nn.Module:
         if isinstance(builder, torch.nn.Module):

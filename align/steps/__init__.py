@@ -1,9 +1,10 @@
 """One module a step. Each has `TWIN` (is it also judged in float64?) and `record(context)`."""
 
 import importlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
+from align.case import Case
 from align.record.context import Context
 from align.record.subject import Subject
 
@@ -42,6 +43,20 @@ class Step(Protocol):
 
 def load(name: str) -> Step:
     return importlib.import_module(f"align.steps.{name}")
+
+
+def early(step: str) -> Callable[[str], bool] | None:
+    """Whether a row belongs to what `record_early` of a long step records in a fraction of the time; None: it has none.
+
+    What is red there is red in the whole step, which records these rows as well.
+    """
+    return getattr(load(step), "is_early", None)
+
+
+def narrowed(step: str, rows: Collection[str] | None, case: Case) -> list[str] | None:
+    """What of a step must run for these rows to show why they are wrong, as its `traced` takes it; None: all of it."""
+    narrow = getattr(load(step), "narrowed", None)
+    return narrow(rows, case) if narrow and rows else None
 
 
 def replays(step: str, alone: bool) -> tuple[str, ...]:

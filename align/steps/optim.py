@@ -8,7 +8,7 @@ scenario in front. The parameters of the other scenarios are few, see `roles`.
 import importlib.util
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ LARGE = 2.0**10
 # Peak, iterations, warm-up iterations: beside the recipe's, no warm-up, nothing but warm-up, and a single iteration.
 SCHEDULES = {"cold": (5e-4, 50, 0), "warm": (5e-4, 10, 30), "single": (3e-4, 1, 0)}
 RUNS_ON = 10  # updates after the schedule's end
+RATES = ("lr", "lr_resumed", "default")  # what rows that belong to no scenario begin with
 # The training program's arguments that decide about optimizer and schedule.
 RECIPE = ("epochs", "batch_size", "accumulation", "lr", "weight_decay", "warmup_epochs", "warmup_lr", "min_lr")
 
@@ -76,12 +77,66 @@ def scenarios(case: Case) -> dict[str, Scenario]:
 
 
 def record(context: Context) -> None:
-    table = scenarios(context.case)
+    _record(context, scenarios(context.case), schedules(context.case))
+
+
+def is_early(row: str) -> bool:
+    """Whether a row is of any scenario but the long one."""
+    return row.partition("/")[0] != "long"
+
+
+def record_early(context: Context) -> None:
+    """All but the long scenario, which takes most of the time and does what the others do."""
+    table = {name: scenario for name, scenario in scenarios(context.case).items() if is_early(f"{name}/")}
+    _record(context, table, schedules(context.case))
+
+
+def narrowed(rows: Collection[str], case: Case) -> list[str]:
+    """The scenarios in which these rows are, as `<name>:<updates>` up to the first wrong one, and the schedules.
+
+    Scenarios that are resumed or long do what others do, too: only where those are right.
+    """
+    table = scenarios(case)
+    updates: dict[str, int] = {}
+    for row in rows:
+        parts = row.split("/")
+        name = parts[0] if parts[0] in table else ""
+        if not name and parts[0] in RATES:
+            continue
+        last = int(parts[-1]) if parts[-1].isdecimal() else max(table[name].updates)
+        updates[name] = min(last, updates.get(name, last))
+    plain = [name for name in updates if table[name].resumed is None and max(table[name].updates) < LONG]
+    names = plain or sorted(updates, key=lambda name: max(table[name].updates))[:1]
+    return [*(f"{name}:{updates[name]}" for name in names), *(row for row in rows if row.partition("/")[0] in RATES)]
+
+
+def traced(context: Context, part: Collection[str] | None = None) -> None:
+    """The step, or those parts of it that `narrowed` has chosen."""
+    if part is None:
+        record(context)
+        return
+    table, rates = scenarios(context.case), schedules(context.case)
+    chosen = {name: int(last) for name, colon, last in (item.partition(":") for item in part) if colon}
+    some = {name: _until(table[name], last) for name, last in chosen.items()}
+    named = {row.split("/")[1] for row in part if row.startswith(("lr/", "lr_resumed/"))}
+    _record(
+        context, some, {name: rates[name] for name in rates if name in named}, any("default/" in row for row in part)
+    )
+
+
+def _until(scenario: Scenario, last: int) -> Scenario:
+    return replace(scenario, updates=[update for update in scenario.updates if update <= last])
+
+
+def _record(
+    context: Context, table: Mapping[str, Scenario], rates: Mapping[str, Mapping[str, Any]], defaults: bool = True
+) -> None:
     for done, (name, scenario) in enumerate(table.items(), 1):
         _run(context, f"{name}/" if name else "", scenario)
         context.progress(done, len(table) + 1)
-    _learning_rates(context)
-    _defaults(context)
+    _learning_rates(context, rates)
+    if defaults:
+        _defaults(context)
 
 
 def roles(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
@@ -249,10 +304,11 @@ def schedule_of(case: Case) -> dict[str, Any]:
     return {"lr": recipe.optimizer["lr"], **{name: getattr(recipe, name) for name in fields}}
 
 
-def _learning_rates(context: Context) -> None:
+def _learning_rates(context: Context, table: Mapping[str, Mapping[str, Any]]) -> None:
     """The rate before every update and some after the schedule's end: run through, and resumed half-way."""
+    if not table:
+        return
     optim = context.package("optim")
-    table = schedules(context.case)
     model = _Trained(context, Scenario({"name": "sgd"}), context.arrays("optim/parameter/")).model
 
     def schedule(recipe: Mapping[str, Any]) -> Any:

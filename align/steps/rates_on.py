@@ -21,10 +21,14 @@ from align.record.subject import Subject
 from align.steps.bp_align import iteration
 from align.steps.recipe import classification, optimizer_and_schedule, recipe_of, training_model
 
-UPDATES = 3  # through `fit`: two, then an evaluation, then one more
+ROWS = ("draw", "random", "natural", "loop")  # what the names of its rows begin with
 ACCUMULATION = 2
+# Micro-batches through `fit`, before an evaluation and after it. The first do not come out even: their last update is
+# of one alone.
+FITTED = (2 * ACCUMULATION + 1, ACCUMULATION)
+UPDATES = (ACCUMULATION, ACCUMULATION, 1, ACCUMULATION)  # micro-batches of each update
 CLIP_NORM = 0.5  # of the gradient; active in every update
-DECAY = 0.75  # of the moving average: it follows within three updates
+DECAY = 0.75  # of the moving average: it follows within a few updates
 
 
 def subject(context: Context) -> Subject:
@@ -115,11 +119,11 @@ def updates(context: Context) -> None:
 
     side.set_training(model, False)  # `fit` trains in training mode, whatever it finds
     with context.watching(model, schedule=(schedule, "step"), average=(ema, "update")):
-        tape = fit(batches[:-ACCUMULATION], "updates")
+        tape = fit(batches[: FITTED[0]], "updates")
         with context.randomness("train_align/evaluation", model) as silent:
             evaluated = train.evaluate(model, batches[:1])
         counts = {"modules_in_training": sum(module.training for module in side.modules(model).values())}
-        fit(batches[-ACCUMULATION:], "last")
+        fit(batches[FITTED[0] :], "last")
     before, after = context.arrays("train_align/weights/"), side.state(model)
     counts |= {
         "draws": len(tape.log),
@@ -143,7 +147,7 @@ def updates(context: Context) -> None:
 def _batches(context: Context) -> list[tuple[Any, Any]]:
     """(images, labels) of every micro-batch, in the plan's order."""
     images, labels = (context.array(f"train_align/train/{what}") for what in ("images", "labels"))
-    order = np.resize(context.array("train_align/order"), (UPDATES * ACCUMULATION, recipe_of(context).batch))
+    order = np.resize(context.array("train_align/order"), (sum(FITTED), recipe_of(context).batch))
     return [(context.side.from_numpy(images[rows]), context.side.from_numpy(labels[rows])) for rows in order]
 
 

@@ -30,10 +30,20 @@ def traced(context: Context) -> None:
     rates_on.updates(context)
 
 
-def record(context: Context) -> None:
-    side, recipe = context.side, recipe_of(context)
+def is_early(row: str) -> bool:
+    """Whether a row is one of the first part's."""
+    return row.partition("/")[0] in rates_on.ROWS
+
+
+def record_early(context: Context) -> None:
+    """The first part alone: a few updates instead of a hundred."""
     if context.case.rates:
         rates_on.record(context)
+
+
+def record(context: Context) -> None:
+    side, recipe = context.side, recipe_of(context)
+    record_early(context)
     model = training_model(context)
     names = ("loss", "lr", "grad_norm") if recipe.clip_norm else ("loss", "lr")
     curves: dict[str, list[float]] = {name: [] for name in names}

@@ -49,7 +49,7 @@ def _of_one(evidence: ModuleEvidence, read: Named, port: np.ndarray, reference: 
     for right, value in _candidates(evidence, operand, name):
         made = form.apply(value)
         if equal(made, reference):
-            yield _wrong(evidence, (name, operand), (right, value), made, reference)
+            yield from _wrong(evidence, (name, operand), (right, value), made, reference)
 
 
 def _of_two(
@@ -70,7 +70,7 @@ def _of_two(
                 one, two = (value, other) if left is not swap else (other, value)
                 made = pairing.apply(one, two) + term
                 if equal(made, reference):
-                    yield _wrong(evidence, (wrong, operand), (right, value), made, reference)
+                    yield from _wrong(evidence, (wrong, operand), (right, value), made, reference)
 
 
 def _paired(a: np.ndarray, b: np.ndarray, swap: bool, shape: tuple[int, ...]) -> Iterator[tuple[Pairing, np.ndarray]]:
@@ -107,28 +107,43 @@ def _candidates(evidence: ModuleEvidence, operand: np.ndarray, name: str) -> Ite
             yield right, value
 
 
-def _wrong(evidence: ModuleEvidence, wrong: Named, right: Named, made: np.ndarray, reference: np.ndarray) -> Hypothesis:
-    """Named by what the wrong operand is of the right one, if it is anything."""
+def _wrong(
+    evidence: ModuleEvidence, wrong: Named, right: Named, made: np.ndarray, reference: np.ndarray
+) -> Iterator[Hypothesis]:
+    """Named by what the wrong operand is of the right one, if it is anything.
+
+    Nothing where the port has no such value at all: then the operand was made wrong, and not taken by mistake.
+    """
     id, text = "wrong-operand", f"it works on {wrong[0]} in the port, on {right[0]} in the reference"
     relation = Evidence(evidence.step, wrong[0], wrong[1], right[1], numbers=evidence.numbers)
     for family in RELATIONS:
         for hypothesis in family.propose(relation):
             if proven(relation, hypothesis):
-                return Hypothesis(
-                    hypothesis.id, f"{wrong[0]}: {hypothesis.text}", made, reference, change=hypothesis.change
-                )
+                text = f"{wrong[0]}: {hypothesis.text}"
+                yield Hypothesis(hypothesis.id, text, made, reference, change=hypothesis.change)
+                return
     line = None
     if _is_made_of(evidence.port_values, wrong[1], right[1]):
         id, text = "extra-operation", f"{wrong[0]} is done in the port only"
     elif _is_made_of(evidence.reference_values, right[1], wrong[1]) or _is_left_out(evidence, wrong[1], right[1]):
         id, text = "missing-operation", f"the port goes on with {wrong[0]}, the reference makes {right[0]} of it first"
+    elif not _is_at_hand(evidence, right):
+        return
     elif evidence.operation and not _is_read(evidence, right[1]):
         # Nothing else took it by mistake: the mistake is made here.
         operation = evidence.operation
         line = Where(operation.file, operation.line, operation.end_line, operation.code, evidence.built)
     elif permuted.QKV.search(evidence.code):
         id = "qkv-order"
-    return Hypothesis(id, text, made, reference, change=f"use {right[0]}", line=line)
+    yield Hypothesis(id, text, made, reference, change=f"use {right[0]}", line=line)
+
+
+def _is_at_hand(evidence: ModuleEvidence, right: Named) -> bool:
+    """Whether the port could have taken a value: a parameter, or what it was given or made itself."""
+    name, value = right
+    given = any(array is value or np.array_equal(array, value) for _, array in evidence.inputs)
+    values = evidence.port_values
+    return name.startswith("parameter") or given or values is None or values.number_of(value) is not None
 
 
 def _is_left_out(evidence: ModuleEvidence, wrong: np.ndarray, right: np.ndarray) -> bool:

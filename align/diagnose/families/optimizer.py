@@ -315,10 +315,10 @@ def _solved(this: Run, changed: Callable[[float], Rule], expected: float) -> flo
 
 
 def _default(evidence: RowEvidence) -> Iterator[Hypothesis]:
-    """A default is read, not fitted: the port's is put in the reference's place."""
+    """A default is read: its row holds the number itself."""
     if evidence.port is None or evidence.reference is None or evidence.port.shape != evidence.reference.shape:
         return
     _, where, name = evidence.name.split("/", 2)
     ours, theirs = (told([float(v) for v in side.reshape(-1)]) for side in (evidence.port, evidence.reference))
     text = f"default {name} of {where} {ours} in the port, {theirs} in the reference"
-    yield Hypothesis("default-value", text, evidence.port, evidence.port, change=f"{name}={theirs}")
+    yield Hypothesis("default-value", text, evidence.port, evidence.port, change=f"{name}={theirs}", read=True)

@@ -23,6 +23,7 @@ def propose(evidence: Evidence) -> Iterator[Hypothesis]:
             yield _term(evidence, name, port - factor * whole, reference, factor)
     if not evidence.gradient:
         values = at_hand(evidence, port, reference)
+        yield from _parts(port, reference, values)
         yield from _exchanged(port, reference, values)
         yield from _factors(port, reference, values)
 
@@ -65,6 +66,29 @@ def _term(evidence: Evidence, name: str, made: np.ndarray, reference: np.ndarray
         return Hypothesis(id, f"{name} is not added in the port", made, reference, fitted=1, change=f"add {name}")
     id = "extra-bias" if bias else "extra-term"
     return Hypothesis(id, f"{name} is added once more in the port", made, reference, fitted=1)
+
+
+def _parts(port: np.ndarray, reference: np.ndarray, values: list[tuple[str, np.ndarray]]) -> Iterator[Hypothesis]:
+    """A stretch of a value of one axis, the bias of queries alone for instance, is left out or added once more."""
+    difference = port - reference
+    for name, value in values:
+        (axis, *others) = [k for k, size in enumerate(value.shape) if size > 1] or [0]
+        if others or value.size < 2:
+            continue
+        axis += port.ndim - value.ndim
+        along = np.moveaxis(difference, axis, -1).reshape(-1, value.size)
+        changed = np.flatnonzero(np.abs(along[0]) > LOOSE * np.abs(along).max())
+        if not changed.size or changed.size == value.size or np.ptp(changed) >= changed.size:
+            continue
+        part = np.zeros(value.size)
+        part[changed] = value.reshape(-1)[changed]
+        for sign, id, words in ((-1, "missing", "not added"), (1, "extra", "added once more")):
+            if varied(part[changed]) and equal(np.broadcast_to(sign * part, along.shape), along, LOOSE):
+                kind = "bias" if name.startswith("parameter") and name.rpartition(".")[2] == "bias" else "term"
+                text = f"of {name} the elements {changed[0]} to {changed[-1]} are {words} in the port"
+                made = port - np.moveaxis(np.broadcast_to(sign * part, along.shape).reshape(
+                    *(size for k, size in enumerate(port.shape) if k != axis), value.size), -1, axis)  # fmt: skip
+                yield Hypothesis(f"{id}-{kind}", text, made, reference, fitted=2)
 
 
 def _exchanged(port: np.ndarray, reference: np.ndarray, values: list[tuple[str, np.ndarray]]) -> Iterator[Hypothesis]:

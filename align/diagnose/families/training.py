@@ -12,7 +12,7 @@ from align.diagnose.numbers import told
 from align.diagnose.rows import Recorded, RowEvidence
 from align.locate.modules import LIMIT, own_error
 from align.record.sketch import sketch
-from align.steps.rates_on import ACCUMULATION, DECAY
+from align.steps.rates_on import ACCUMULATION, DECAY, UPDATES
 
 RANK = 5
 LISTED = 8  # modules of which both rates are told
@@ -21,7 +21,7 @@ WEIGHTS = "train_align/weights/"
 # Counts that a row holds: id, what is counted. They are read, not fitted.
 COUNTS = {
     "modules_in_training": ("training-mode", "modules in training mode after an evaluation"),
-    "draws": ("training-mode", "random draws in two updates"),
+    "draws": ("training-mode", "random draws before the evaluation"),
     "evaluation_draws_nothing": ("training-mode", "evaluations that draw nothing"),
     "moved": ("frozen-parameter", "parameters that training moved"),
     "gradients_cleared": ("gradients-not-cleared", "parameters without a gradient after an update"),
@@ -39,7 +39,7 @@ def propose(evidence: Evidence) -> Iterator[Hypothesis]:
         ours, theirs = (None if side is None else told(float(side)) for side in (evidence.port, evidence.reference))
         if evidence.port is not None and ours and theirs:
             text = f"{words}: {ours} in the port, {theirs} in the reference"
-            yield Hypothesis(name, text, evidence.port, evidence.port)
+            yield Hypothesis(name, text, evidence.port, evidence.port, read=True)
     elif rest.startswith(("ema/", "path/ema")):
         yield from _averaged(evidence.rows)
     if evidence.kind == "curve" or first in ("loop", "param", "loss", "grad_norm"):
@@ -64,6 +64,7 @@ def _averaged(rows: Recorded) -> Iterator[Hypothesis]:
         return
     earlier = np.concatenate([before[None], values[:-1]])
     change = f"decay {told(DECAY)}, once an update, after it"
+    several_times = DECAY ** np.array(UPDATES[: len(values)])
     several = f"updated for each of {ACCUMULATION} micro-batches"
     for name, text, made in (
         ("ema-missing", "the moving average is never updated in the port", np.broadcast_to(before, average.shape)),
@@ -71,12 +72,12 @@ def _averaged(rows: Recorded) -> Iterator[Hypothesis]:
         (
             "ema-per-micro-batch",
             f"the moving average is {several} in the port, once an update in the reference",
-            _path(before, values, DECAY**ACCUMULATION),
+            _path(before, values, several_times),
         ),
         (
             "ema-per-micro-batch",
             f"the moving average is {several}, before the parameters, in the port; once an update in the reference",
-            _path(before, earlier, DECAY**ACCUMULATION),
+            _path(before, earlier, several_times),
         ),
     ):
         yield Hypothesis(name, text, made, average, change=change)
@@ -88,11 +89,11 @@ def _averaged(rows: Recorded) -> Iterator[Hypothesis]:
     yield Hypothesis("ema-decay", text, _path(before, values, 1 - share), average, fitted=1, change=change)
 
 
-def _path(before: np.ndarray, values: np.ndarray, decay: float) -> np.ndarray:
-    """The average after each update."""
+def _path(before: np.ndarray, values: np.ndarray, decay: float | np.ndarray) -> np.ndarray:
+    """The average after each update; `decay` may be one for each."""
     found, held = [], before
-    for value in values:
-        held = held + (1 - decay) * (value - held)
+    for value, share in zip(values, np.broadcast_to(decay, len(values)), strict=True):
+        held = held + (1 - share) * (value - held)
         found.append(held)
     return np.array(found)
 
@@ -102,15 +103,8 @@ def _path(before: np.ndarray, values: np.ndarray, decay: float) -> np.ndarray:
 
 def _accumulated(rows: Recorded) -> Iterator[Hypothesis]:
     loss, parts = rows.port.get("loop/loss"), rows.port.get("loop/micro_loss")
-    if loss is not None and parts is not None and len(loss) > 1 and parts.size == ACCUMULATION * len(loss):
-        each = parts.reshape(len(loss), ACCUMULATION)
-        for words, made in (
-            ("is the sum of its micro-batches, not their mean", each.sum(1)),
-            ("is its first micro-batch's", each[:, 0]),
-            ("is its last micro-batch's", each[:, -1]),
-            ("is its last micro-batch's share", each[:, -1] / ACCUMULATION),
-        ):
-            yield Hypothesis("accumulation", f"an update's loss {words} in the port", made, loss, change="the mean")
+    if loss is not None and parts is not None:
+        yield from _of_micro_batches(np.asarray(loss, np.float64), np.asarray(parts, np.float64))
     whole, count = _beginning(rows.port), _micro_batches(rows)
     right = _beginning(rows.reference)
     if whole is None or right is None or count < 2:
@@ -119,6 +113,28 @@ def _accumulated(rows: Recorded) -> Iterator[Hypothesis]:
         made = right * [of_loss, count]
         text = f"the first update's gradient is {count} times the reference's, the number of micro-batches"
         yield Hypothesis("accumulation", text, made, whole, change=f"divide the loss by {count}")
+
+
+def _of_micro_batches(loss: np.ndarray, parts: np.ndarray) -> Iterator[Hypothesis]:
+    """What each update (n,) made of its micro-batches' losses (m,)."""
+    if parts.size == sum(UPDATES) and len(loss) == len(UPDATES):
+        groups = np.split(parts, np.cumsum(UPDATES)[:-1])
+        for words, made in (
+            ("is the sum of its micro-batches, not their mean", [group.sum() for group in groups]),
+            (f"is the sum of its micro-batches over {ACCUMULATION}", [group.sum() / ACCUMULATION for group in groups]),
+            ("is its first micro-batch's", [group[0] for group in groups]),
+            ("is its last micro-batch's", [group[-1] for group in groups]),
+            ("is its last micro-batch's share", [group[-1] / group.size for group in groups]),
+        ):
+            text = f"an update's loss {words} in the port"
+            yield Hypothesis("accumulation", text, np.array(made), loss, change="the mean")
+    whole = [size == ACCUMULATION for size in UPDATES]
+    if parts.size == ACCUMULATION * sum(whole) and len(loss) == sum(whole):
+        text = (
+            f"micro-batches that are fewer than {ACCUMULATION} make no update in the port, a last one in the reference"
+        )
+        made = parts.reshape(-1, ACCUMULATION).mean(1)
+        yield Hypothesis("remainder-dropped", text, made, loss, change="update from what is left, too")
 
 
 def _beginning(side: Mapping[str, np.ndarray]) -> np.ndarray | None:
@@ -150,17 +166,17 @@ def _drawn(evidence: RowEvidence) -> Iterator[Hypothesis]:
             form = _form(list({_block(m): r for m, r in ours.items()}.values())) if path else ""
             name = "drop-path-schedule" if path and len(differ) > 1 else "dropout-rate"
             made = np.array([ours.get(m, 0.0) for m in differ])
-            yield Hypothesis(name, f"rate{'s' if len(differ) > 1 else ''} of {listed}{form}", made, made)
+            yield Hypothesis(name, f"rate{'s' if len(differ) > 1 else ''} of {listed}{form}", made, made, read=True)
     if leaf == "shape" and evidence.port is not None and evidence.reference is not None:
         ours_shape, theirs_shape = (tuple(map(int, side.reshape(-1))) for side in (evidence.port, evidence.reference))
         per_batch = not ours_shape and len(theirs_shape) == 1
         name = "drop-path-per-batch" if per_batch else "mask-shape"
         text = f"{module}: one draw of shape {ours_shape} in the port, {theirs_shape} in the reference"
         text += ": the whole batch is dropped together" if per_batch else ""
-        yield Hypothesis(name, text, np.ones(1), np.ones(1))
+        yield Hypothesis(name, text, np.ones(1), np.ones(1), read=True)
     if leaf == "scale" and evidence.port is not None and not evidence.port.any():
         text = f"{module}: what is kept is not divided by the fraction kept in the port"
-        yield Hypothesis("dropout-scale", text, np.ones(1), np.ones(1), change="divide by 1 - rate")
+        yield Hypothesis("dropout-scale", text, np.ones(1), np.ones(1), change="divide by 1 - rate", read=True)
 
 
 def _rates(side: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -57,6 +57,30 @@ def test_a_change_is_named_and_explains_everything(name):
     assert found.text.endswith("explains 100.0 %")
 
 
+def test_what_is_worked_out_in_a_lower_type_is_known_by_its_numbers():
+    """Its rounding errors are its own: no rounding of the reference makes the port's value."""
+    exponents = np.exp(REFERENCE)
+    low = exponents.astype(np.float32)
+    port = (low / low.sum(-1, keepdims=True)).astype(np.float64)
+    found = cause(port, exponents / exponents.sum(-1, keepdims=True))
+    assert (found.id, found.explained) == ("lower-precision", None)
+    assert found.text.endswith(
+        "one of float32, and off by no more than that type's rounding (read from both recordings)"
+    )
+    further = (port * 1.001).astype(np.float32).astype(np.float64)
+    assert cause(further, exponents / exponents.sum(-1, keepdims=True)) is None
+
+
+def test_a_stretch_of_a_bias_that_is_left_out_is_told():
+    part = np.where(np.arange(12) < 4, BIAS, 0.0)[:, None, None]
+    found = cause(REFERENCE - part)
+    assert (found.id, found.text) == (
+        "missing-bias",
+        "of parameter conv.bias the elements 0 to 3 are not added in the port: explains 100.0 %",
+    )
+    assert cause(REFERENCE - 2 * part) is None
+
+
 @pytest.mark.parametrize("size", [1e-9, 1e-3, 1.0])
 def test_noise_has_no_cause(size):
     """Whatever its size, alone or on top of a change that would be one."""

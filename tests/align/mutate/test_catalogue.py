@@ -6,13 +6,19 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from align.case import STEPS
+from align.cases import find
 from align.cli.mutate import SHIPPED
+from align.mutate.matrix import tried
+from align.mutate.outcome import score
 from align.mutate.patch import changed_text, read_catalogue
+from align.pipeline import Options
+from align.record.process import ROOT
 
 MUTANTS = read_catalogue(SHIPPED)
 # The project's list of porting bugs, by name.
@@ -49,8 +55,8 @@ TRIED = (
     "droppath-not-rescaled",
     "eq-k-bias-removed",
 )
-# What the report does not say of them yet.
-MISSED = {"init-bias-zero": ["line"], "second-beta-0.99": ["line"], "droppath-not-rescaled": ["line"]}
+# What the report does not say of them yet, and why: a count that modules keep has no line of its own.
+MISSED = {"droppath-not-rescaled": ["line"]}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.id)
@@ -99,14 +105,18 @@ def mutate(folder, *arguments):
     return result.returncode, json.loads(result.stdout)
 
 
-@pytest.mark.slow
 def test_one_of_every_step_is_what_it_expects(tmp_path):
-    code, told = mutate(tmp_path, "--only", *TRIED)
-    found = {row["id"]: [part for part, held in row["holds"].items() if not held] for row in told["mutants"]}
-    assert [row["error"] for row in told["mutants"] if row["error"]] == []
+    case = find("pit_probe")
+    case = replace(
+        case, training=replace(case.training, iterations=12)
+    )  # the reference is recorded anew: keep it short
+    options = Options(case, tmp_path, case.steps)
+    chosen = [mutant for mutant in MUTANTS if mutant.id in TRIED]
+    rows = [(mutant, outcome, score(mutant, outcome)) for mutant, outcome in tried(chosen, options, tmp_path, 2, ROOT)]
+    found = {mutant.id: [part for part, held in vars(scored).items() if held is False] for mutant, _, scored in rows}
+    assert [outcome.error for _, outcome, _ in rows if outcome.error] == []
     assert found == {id: MISSED.get(id, []) for id in TRIED}
-    assert code == bool(MISSED)
-    assert (told["summary"]["killed"], told["summary"]["flagged_equivalent"]) == (len(TRIED) - 1, 0)
+    assert [outcome.id for _, outcome, _ in rows if not outcome.killed] == ["eq-k-bias-removed"]
 
 
 @pytest.mark.slow
