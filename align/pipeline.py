@@ -173,8 +173,10 @@ class Recorder:
         """The options with the port's parameters found, if the port takes part; both sides' tables are made at once."""
         case, sides = self.options.case, self.options.sides
 
+        processes = {side: self.process(side) for side in sides}
+
         def table(side: str) -> Mapping[str, Any]:
-            return self.processes[side].request("table", case=asdict(case), plan=str(plan.folder))
+            return processes[side].request("table", case=asdict(case), plan=str(plan.folder))
 
         with ThreadPoolExecutor(len(sides)) as pool:
             tables = dict(zip(sides, pool.map(table, sides), strict=True))

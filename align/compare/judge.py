@@ -93,7 +93,11 @@ def rejoined(rows: list[Row]) -> list[Row]:
     if not results or any(row.bad for row in results):
         return rows
     reason = "not the reference's under this name, but every result of the step is"
-    return [replace(row, verdict="noted", reason=reason) if row.bad and _finite(row) else row for row in rows]
+    innocent = [row.bad and row.name.startswith(INSIDE) and _finite(row) for row in rows]
+    return [
+        replace(row, verdict="noted", reason=reason) if is_so else row
+        for row, is_so in zip(rows, innocent, strict=True)
+    ]
 
 
 def _finite(row: Row) -> bool:

@@ -158,17 +158,36 @@ class _Matcher:
         return min(groups, key=lambda group: (len(group[0]), -len(group[0][0].shape)), default=None)
 
     def fused(self) -> None:
-        """One tensor on one side, equal parts of it in modules beside one another that the same values go into."""
-        for whole, pieces, turned in ((self.theirs, self.ours, False), (self.ours, self.theirs, True)):
+        """One weight on one side, equal parts of it in modules beside one another that the same values go into.
+
+        Their biases go with them; a bias alone is too little to tell by.
+        """
+        for turned in (False, True):
+            pieces, whole = (self.theirs, self.ours) if turned else (self.ours, self.theirs)
             groups = [group for beside in _grouped(pieces, _beside).values() for group in _fed_together(beside)]
-            for tensor in whole:
+            for tensor in [tensor for tensor in whole if len(tensor.shape) > 1]:
                 fitting = [group for group in groups if _makes_up(group, tensor)]
                 group = next((g for g in fitting if _equal(g[0].fed, tensor.fed)), fitting[0] if fitting else None)
                 if group:
                     groups.remove(group)
-                    joined = PLUS.join(piece.name for piece in group)
-                    theirs, own = (joined, tensor.name) if turned else (tensor.name, joined)
-                    self.take(theirs, own, "value" if _equal(group[0].fed, tensor.fed) else "order")
+                    how = "value" if _equal(group[0].fed, tensor.fed) else "order"
+                    self._join(tensor, group, turned, how)
+                    biases = [_bias(pieces, piece) for piece in group]
+                    bias = _bias(whole, tensor)
+                    if bias and all(biases):
+                        self._join(bias, [one for one in biases if one], turned, how)
+
+    def _join(self, whole: Tensor, pieces: list[Tensor], turned: bool, how: str) -> None:
+        joined = PLUS.join(piece.name for piece in pieces)
+        theirs, own = (joined, whole.name) if turned else (whole.name, joined)
+        self.take(theirs, own, how)
+
+
+def _bias(tensors: Iterable[Tensor], weight: Tensor) -> Tensor | None:
+    """The bias that stands beside a weight: `bias` beside `weight`, `in_proj_bias` beside `in_proj_weight`."""
+    last = weight.last.replace("weight", "bias")
+    named = (tensor for tensor in tensors if (tensor.module, tensor.last) == (weight.module, last))
+    return next((tensor for tensor in named if tensor.shape == weight.shape[:1]), None)
 
 
 def _near(one: Tensor, other: Tensor) -> bool:

@@ -11,8 +11,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import wraps
-from types import BuiltinFunctionType
+from functools import partial, wraps
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -203,7 +203,7 @@ def _replacements(dispatch: _Dispatch) -> Iterator[tuple[Any, str, Any, Any]]:
     kernels = {}
     for module in (_legacy_C_ops, _C_ops):
         for name, function in vars(module).items():
-            if isinstance(function, BuiltinFunctionType):
+            if _is_kernel(function):
                 kernels[function] = dispatch.traced(name, function)
     for owner, name, function in _holders(kernels):
         yield owner, name, function, kernels[function]
@@ -233,8 +233,15 @@ def _holders(kernels: Mapping[Any, Any]) -> Iterator[tuple[Any, str, Any]]:
     """(module, name, kernel) wherever a module holds one under a name: a few of Paddle's import them, a user may."""
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
-            if isinstance(value, BuiltinFunctionType) and value in kernels:
+            if _is_kernel(value) and value in kernels:
                 yield module, name, value
+
+
+def _is_kernel(value: Any) -> bool:
+    """Whether it is a kernel of Paddle's, or what stands in for one: an exact one, or one that a tape answers."""
+    function = value.func if isinstance(value, partial) else value
+    stands_in = isinstance(function, FunctionType) and function.__module__.startswith(__package__)
+    return stands_in or isinstance(value, BuiltinFunctionType)
 
 
 def _unsaved(model: Any, seen: set[int]) -> Iterator[Named]:
