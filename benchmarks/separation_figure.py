@@ -48,7 +48,15 @@ def _bugs(axes, bugs: list[dict]) -> None:
     steps = list(dict.fromkeys(bug["step"] for bug in bugs))
     for bug in bugs:
         line = steps.index(bug["step"])
-        axes.plot(max(bug["ratio"], LEFT), line, "o", color=BUG, fillstyle="none" if bug["exact"] else "full")
+        # Where the truth is all but zero, a ratio has no bounds: it lies at the edge.
+        axes.plot(
+            min(max(bug["ratio"], LEFT), RIGHT),
+            line,
+            "o",
+            clip_on=False,
+            color=BUG,
+            fillstyle="none" if bug["exact"] else "full",
+        )
     axes.set_yticks(range(len(steps)), steps)
     axes.set_ylim(len(steps) - 0.5, -0.5)
     axes.set_title(

@@ -27,10 +27,7 @@ def first_difference(port: LineTrace, reference: LineTrace) -> tuple[int, str] |
     ours, theirs = port.acts, reference.acts
     for number, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
         if mine.kind != other.kind:
-            skipped, left_out = (
-                _agreeing(ours[number + 1 :], theirs[number:]),
-                _agreeing(ours[number:], theirs[number + 1 :]),
-            )
+            skipped, left_out = _rejoined(ours[number:], theirs[number:]), _rejoined(theirs[number:], ours[number:])
             return number, "missing" if left_out > skipped else "extra"
         if mine.detail != other.detail:
             return number, "detail"
@@ -41,6 +38,11 @@ def first_difference(port: LineTrace, reference: LineTrace) -> tuple[int, str] |
     return (len(ours), "missing") if len(theirs) > len(ours) and not port.raised else None
 
 
+def _rejoined(longer: Sequence[Act], shorter: Sequence[Act]) -> int:
+    """How many acts agree in kind, at most, once some of the first have been skipped."""
+    return max((_agreeing(longer[skip:], shorter) for skip in range(1, len(longer))), default=0)
+
+
 def _agreeing(ours: Sequence[Act], theirs: Sequence[Act]) -> int:
     """How many acts agree in kind before the first that does not."""
     pairs = enumerate(zip(ours, theirs, strict=False))
@@ -48,7 +50,7 @@ def _agreeing(ours: Sequence[Act], theirs: Sequence[Act]) -> int:
 
 
 def acted_otherwise(step: str, port: LineTrace, reference: LineTrace) -> Divergence | None:
-    """The line of the first difference; None without one, and where the loss of a backward pass has another value."""
+    """The line of the first difference; None without one, and where only the values of expressions tell it."""
     found = first_difference(port, reference)
     if found is None:
         return None
@@ -56,6 +58,8 @@ def acted_otherwise(step: str, port: LineTrace, reference: LineTrace) -> Diverge
     mine, other = _at(port.acts, number), _at(reference.acts, number)
     if what == "value" and mine and mine.kind == "backward":
         return None  # what made that value is told by the values
+    if what == "missing" and other and other.kind == "forward":
+        return None  # a loop that ended too early: who ended it is in no act
     here = _place(what, mine, _at(port.acts, number - 1))
     if here is None:
         return None

@@ -159,7 +159,7 @@ def line_divergences(
         return [acted]
     search = Search(port, reference)
     late = first_difference(port, reference)
-    if late and (blame := search.blame(port.acts[late[0]].row)):  # the loss of a backward pass
+    if late and late[1] == "value" and (blame := search.blame(port.acts[late[0]].row)):  # the loss of a backward pass
         return [search.divergence(step, "the loss", blame, 1)]
     found: dict[tuple[str, int], tuple[str, Blame]] = {}
     counts: Counter[tuple[str, int]] = Counter()
