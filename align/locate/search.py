@@ -15,6 +15,7 @@ from align.compare.verdict import Verdict
 from align.diagnose.cause import Treatment
 from align.diagnose.modules import Look, with_causes
 from align.errors import UsageError
+from align.locate.buffers import UPDATE, buffer_divergences
 from align.locate.divergence import Divergence
 from align.locate.initial import initial_divergences
 from align.locate.lines import line_divergences
@@ -58,10 +59,26 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
         # Where modules that were told before are wrong again, what it makes of their values is wrong too.
         # Models that stand alone have none.
         answer += here
+        if alone and not here and step.step == "forward":
+            answer += _of_buffers(recorder, step.step, bad)
         if not alone:
             answer += [] if here or explained else lined(recorder, step.step, bad)
             answer += backwards(recorder, step.step, bad)
     return answer
+
+
+def _of_buffers(recorder: Recorder, step: str, bad: Collection[str]) -> list[Divergence]:
+    if not any(row.startswith(UPDATE) for row in bad):
+        return []
+    recorder.open_twins()
+    with tempfile.TemporaryDirectory(dir=recorder.options.folder, prefix=".partial-replay-") as folder:
+        answers = {
+            side: recorder.process(side).request(
+                "replay", run=f"{side}-{TWIN}", step=f"{step}:training", folder=folder, pairs={}
+            )
+            for side in SIDES
+        }
+    return list(buffer_divergences(step, bad, answers))
 
 
 def backwards(recorder: Recorder, step: str, bad: Collection[str]) -> list[Divergence]:
