@@ -1,4 +1,4 @@
-"""Two authors, one network: no name in common, another tree, a fused projection. No mapping file, and the line is found."""
+"""Two authors, one network: no name in common, another tree, a fused projection; no mapping, and the line is found."""
 
 import json
 import subprocess
