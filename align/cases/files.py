@@ -9,16 +9,16 @@
 Every other field of `align.case.Case` may stand there too. Files are found beside the case's own.
 """
 
-import inspect
 import runpy
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from align.case import ALONE, Case, Loss, Training
 from align.cases import inputs
+from align.cases.paths import path_of
 from align.errors import UsageError
 
 SUFFIXES = (".toml", ".py")
@@ -106,20 +106,11 @@ def collected(values: Iterable[Any]) -> list[Case]:
 
 def completed(case: Case, folder: Path) -> Case:
     """The case with its builders as paths: a function or class is known by the file that defines it."""
-    paths = {side: _beside(_path_of(getattr(case, side)), folder) for side in ("reference", "port")}
+    beside = {side: _beside(path_of(getattr(case, side)), folder) for side in ("reference", "port")}
     told = tuple(inputs.read([spec], folder)[0] if isinstance(spec, str) else spec for spec in case.inputs)
     named = tuple(spec if spec.name else replace(spec, name=str(number)) for number, spec in enumerate(told))
-    case = replace(case, reference=paths["reference"], port=paths["port"], inputs=named)
+    case = replace(case, reference=beside["reference"], port=beside["port"], inputs=named)
     return replace(case, steps=tuple(step for step in case.steps if step in ALONE), pair=True) if case.alone else case
-
-
-def _path_of(builder: str | Callable[..., Any]) -> str:
-    if isinstance(builder, str):
-        return builder
-    name = getattr(builder, "__qualname__", "<")
-    if "<" in name:
-        raise UsageError(f"{name}: a builder must be a function or class of a module, not a lambda or inner function")
-    return f"{Path(inspect.getfile(builder)).resolve()}:{name}"
 
 
 def _beside(path: str, folder: Path) -> str:

@@ -8,12 +8,23 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from align import errors
 from align.record.copies import FORK, LEAVE, LEFT
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class Served(Protocol):
+    """A side that answers requests, in a process of its own or in this one."""
+
+    @property
+    def alive(self) -> bool: ...
+    def request(
+        self, operation: str, progress: Callable[[int, int], None] | None = None, **arguments: Any
+    ) -> Mapping[str, Any]: ...
+    def kill(self) -> None: ...
 
 
 class SideProcess:
@@ -63,6 +74,10 @@ class SideProcess:
             if stream:
                 with suppress(BrokenPipeError):
                     stream.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     @contextmanager
     def copied(self, roots: tuple[Path, ...] = ()) -> Iterator[None]:

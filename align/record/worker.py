@@ -345,7 +345,7 @@ def _code(packages: Collection[str]) -> dict[str, Any]:
     return found
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
+def failure(error: BaseException) -> dict[str, Any]:
     error = EnvironmentFault.of_full_disk(error, "the recording") or error
     if isinstance(error, AlignError):
         return {"event": "error", "kind": type(error).__name__, "message": str(error)}
@@ -410,7 +410,7 @@ def main(name: str) -> None:
         except Exception as error:
             if worker is None and isinstance(error, ModuleNotFoundError):
                 error = _missing(name, error)
-            send(_failure(error))
+            send(failure(error))
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> AlignError:
