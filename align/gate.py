@@ -51,8 +51,8 @@ def reported(
 ) -> Verdict:
     """Record, compare, look for the place, and write every report into the options' folder.
 
-    `keep` is `full` or `summary`; `logs`: whether the classic files and logs are among them; `record` runs the recorder, and may show its progress; `processes` are sides that run
-    already.
+    `keep` is `full` or `summary`; `logs`: whether the classic files and logs are among them. `record` runs the
+    recorder, and may show its progress; `processes` are sides that run already.
     """
     with exclusive(options.out), staged(options.out) as reports:
         with Recorder(options, lambda *_: None, processes) as recorder:

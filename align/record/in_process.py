@@ -7,6 +7,7 @@ reference cannot be checked here.
 import importlib
 import itertools
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -37,15 +38,16 @@ class InProcess:
         self, operation: str, progress: Callable[[int, int], None] | None = None, **arguments: Any
     ) -> Mapping[str, Any]:
         """One operation of the worker. Raises the AlignError that it met."""
-        with LOCK:
+        with LOCK, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a framework's own, which a test run may turn into errors
             self._progress = progress
             try:
                 return getattr(self._worker, operation)(**arguments)
             except AlignError:
                 raise
-            except Exception as error:
-                where, told = arguments.get("step", operation), failure(error)
-                raise UsageError(f"{self.name} side, {where}: {told['message']}") from error
+            except (Exception, SystemExit) as error:
+                where, told = arguments.get("step"), failure(error)["message"]
+                raise UsageError(f"{self.name} side, {where + ': ' if where else ''}{told}") from error
 
     def kill(self) -> None:
         """There is no process to end; only what float64 runs replace is put back."""

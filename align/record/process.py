@@ -16,6 +16,9 @@ from align.record.copies import FORK, LEAVE, LEFT
 ROOT = Path(__file__).resolve().parents[2]
 
 
+NAMED = ("describe", "table")  # operations whose errors name the user's code themselves
+
+
 class Served(Protocol):
     """A side that answers requests, in a process of its own or in this one."""
 
@@ -128,12 +131,15 @@ class SideProcess:
                     return event
                 raise self._ended(operation, event["status"])
             else:
-                raise self._error(event, arguments.get("step", operation))
+                if event.get("final"):
+                    self.kill()
+                raise self._error(event, arguments.get("step", None if operation in NAMED else operation))
         raise self._died(operation)
 
-    def _error(self, event: Mapping[str, str], where: str) -> errors.AlignError:
+    def _error(self, event: Mapping[str, Any], where: str | None) -> errors.AlignError:
         if event["kind"] == "raised":
-            return errors.UsageError(f"{self.name} side, {where}: {event['message']} (traceback in {self._log})")
+            told = event["message"] if where is None else f"{where}: {event['message']}"
+            return errors.UsageError(f"{self.name} side, {told} (traceback in {self._log})")
         kind = getattr(errors, event["kind"], errors.AlignError)
         return kind(event["message"])
 

@@ -6,6 +6,7 @@ the frameworks print goes to standard error. It imports one framework and never 
 
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import platform
@@ -28,7 +29,7 @@ from align.case import package_of
 from align.errors import AlignError, EnvironmentFault, UsageError
 from align.plan import Plan, open_plan
 from align.record import line_step, manifest, memory, replay, table
-from align.record.builders import resolve
+from align.record.builders import HINT, resolve
 from align.record.context import Context
 from align.record.copies import FORK, LEAVE, serve_copy
 from align.record.noise import NoiseMeter
@@ -38,10 +39,15 @@ from align.record.settings import settings, treated
 from align.record.store import Overwritten, Store, StoreWriter
 from align.sides import Side
 
+OWN = Path(__file__).resolve().parents[1]
 LONGEST = 300  # characters of an exception's first line that are passed on; the log has all
 OTHER = {"torch": "paddle", "paddle": "torch"}
 # Paddle's own words.
 MISSING_KERNEL = re.compile(r"key \((\w+),[^)]*\), (float16|bfloat16|float64)\) of kernel `(\w+)` is not registered")
+
+
+class Raised(Exception):
+    """A user's code raised; the message says which, and what."""
 
 
 @dataclass
@@ -109,15 +115,19 @@ class Worker:
     def table(self, case: Mapping[str, Any], plan: str) -> dict[str, Any]:
         """The side's tensors as `align.plan.parameters` pairs them; `raised` if the port cannot be run for sketches."""
         todo = cases.from_json(case)
-        builder = resolve(todo.builder(self.side.name))
-        build = partial(self.side.build, builder, todo.build)
+        path = todo.builder(self.side.name)
+        self._build(path, todo.build)
+        build = partial(self.side.build, resolve(path), todo.build)
         try:
             return {"rows": table.table(self.side, todo, open_plan(Path(plan)), build)}
         except AlignError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if self.side.name == "torch":
-                raise
+                told = ", ".join(
+                    f"{spec.argument}{'=' * bool(spec.argument)}{spec.shape} {spec.dtype}" for spec in todo.inputs
+                )
+                raise Raised(f"{path}, called with {told}: {_told(error)}; --input says what it is given") from error
             _log(error)
             self.side.set_precision("float32")
             return {
@@ -126,7 +136,16 @@ class Worker:
             }
 
     def _specs(self, builder: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [asdict(spec) for spec in self.side.specs(self.side.build(resolve(builder), arguments))]
+        return [asdict(spec) for spec in self.side.specs(self._build(builder, arguments))]
+
+    def _build(self, builder: str, arguments: Mapping[str, Any]) -> Any:
+        try:
+            return self.side.build(resolve(builder), arguments)
+        except AlignError:
+            raise
+        except (Exception, SystemExit) as error:
+            hint = f"; {HINT}" if isinstance(error, TypeError) and inspect.isroutine(resolve(builder)) else ""
+            raise Raised(f"{builder}: to build it raised {_told(error)}{hint}") from error
 
     def read_weights(self, package: str, path: str, folder: str) -> dict[str, Any]:
         """Read a user's weight file with the side's package and leave it as a store `weights` in `folder`."""
@@ -159,7 +178,7 @@ class Worker:
                 self._record(state, step, state.dtype, writer, copy=copy, early=early)
             except (AlignError, ImportError, SyntaxError, MemoryError):
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 # A port that raises where the reference does not is a finding about this step, and the others go on.
                 # The reference has no such excuse.
                 if self.side.name == "torch":
@@ -350,7 +369,7 @@ def failure(error: BaseException) -> dict[str, Any]:
     if isinstance(error, AlignError):
         return {"event": "error", "kind": type(error).__name__, "message": str(error)}
     _log(error)
-    return {"event": "error", "kind": "raised", "message": _told(error)}
+    return {"event": "error", "kind": "raised", "message": str(error) if isinstance(error, Raised) else _told(error)}
 
 
 def _kernel_missing(error: BaseException, dtype: str) -> str | None:
@@ -371,9 +390,10 @@ def _log(error: BaseException) -> None:
 
 def _told(error: BaseException) -> str:
     """The exception in one line, with the last line of the user's own code that it passed through."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = Path(__file__).resolve().parents[1]
-    outside = [f for f in frames if own not in Path(f.filename).resolve().parents and "site-packages" not in f.filename]
+    outside = [f for f in frames if OWN not in Path(f.filename).resolve().parents and "site-packages" not in f.filename]
     where = f" at {outside[-1].filename}:{outside[-1].lineno}" if outside else ""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:LONGEST]}{where}"
@@ -405,12 +425,29 @@ def main(name: str) -> None:
                 continue
             answer = getattr(worker, operation)(**request)
             if OTHER[name] in sys.modules:
-                raise UsageError(f"the {name} process imported {OTHER[name]!r}: what it ran is no independent side")
+                # There is no way back from an import: the process is of no further use.
+                send({**failure(UsageError(_dependent(name))), "final": True})
+                return
             send({"event": "done", **answer})
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if worker is None and isinstance(error, ModuleNotFoundError):
                 error = _missing(name, error)
             send(failure(error))
+
+
+def _dependent(name: str) -> str:
+    other = sys.modules[OTHER[name]]
+    by = [m.__file__ for m in list(sys.modules.values()) if getattr(m, OTHER[name], None) is other and _is_users(m)]
+    who = f" ({by[0]})" if by else ""
+    return (
+        f"the {name} process imported {OTHER[name]!r}{who}: what it ran is no independent side; keep the two "
+        "frameworks in files of their own"
+    )
+
+
+def _is_users(module: Any) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and "site-packages" not in file and OWN not in Path(file).resolve().parents
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> AlignError:

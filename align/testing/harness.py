@@ -69,12 +69,11 @@ class Harness:
         shared = one_process or (one_process is None and not all(map(_separable, (reference, port))))
         with in_process(shared) as here:
             todo = _case(case, reference, port, inputs, out, here)
-            changes: dict[str, Any] = {
-                "seed": seed,
-                "mapping": _mapping(mapping),
-                "steps": steps and _steps(todo, steps),
-            }
-            todo = replace(todo, **{name: value for name, value in changes.items() if value is not None})
+            if steps is not None:
+                todo = replace(todo, steps=_steps(todo, steps))
+            if mapping is not None:
+                todo = replace(todo, mapping=_mapping(mapping))
+            todo = replace(todo, seed=todo.seed if seed is None else seed)
             options = Options(
                 todo,
                 out,
@@ -85,7 +84,7 @@ class Harness:
             )
             processes = here.of(options) if here else self._running.of(options)
             rules = exceptions.read(_path(waivers), _path(deviations))
-            result = reported(options, rules, keep="summary", processes=processes)
+            result = reported(options, rules, keep="summary", logs=False, processes=processes)
         return result, _text(result, out)
 
     def rows(self, out: Path, run: str, **arguments: Any) -> tuple[list[dict[str, Any]], str, str]:
@@ -112,7 +111,8 @@ def _case(case: str | Case | None, reference: Any, port: Any, inputs: Any, out: 
     if reference is None or port is None:
         raise UsageError("assert_aligned: give a reference, a port and inputs, or a case")
     path_of = here.path_of if here else paths.path_of
-    return pairs.pair(path_of(reference), path_of(port), _inputs(inputs, out))
+    name = reference if isinstance(reference, str) else getattr(reference, "__name__", type(reference).__name__)
+    return pairs.pair(path_of(reference), path_of(port), _inputs(inputs, out), pairs.name_of(name))
 
 
 def _inputs(given: Any, out: Path) -> tuple[Input, ...]:
@@ -140,9 +140,7 @@ def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _mapping(given: str | Path | Mapping[str, str] | None) -> mapping.Mappings | None:
-    if given is None:
-        return None
+def _mapping(given: str | Path | Mapping[str, str]) -> mapping.Mappings:
     return {"parameters": dict(given)} if isinstance(given, Mapping) else mapping.read(Path(given))
 
 
