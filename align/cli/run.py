@@ -10,7 +10,7 @@ from pathlib import Path
 from align import mapping
 from align import steps as step_modules
 from align.case import STEPS
-from align.cases import find
+from align.cases import files, find
 from align.cli import gate, sides, write_map
 from align.compare import waivers
 from align.errors import NothingCompared, UsageError
@@ -162,7 +162,8 @@ def options_of(args: argparse.Namespace) -> Options:
     case = find(args.case or CASE)
     if args.seed is not None:
         case = replace(case, seed=args.seed)
-    case = replace(case, mapping=mapping.read(args.map))
+    if args.map:
+        case = replace(case, mapping=mapping.read(args.map))
     for step in args.steps:
         if step not in STEPS:
             raise UsageError(f"unknown step {step!r}; the steps are {' '.join(STEPS)}")
@@ -180,5 +181,6 @@ def options_of(args: argparse.Namespace) -> Options:
         weights=args.weights,
         threads=args.threads,
         tf32=args.tf32,
+        roots=files.roots(args.case),
         modules=tuple(args.modules),
     )
