@@ -80,6 +80,7 @@ class Worker:
         """Versions, devices and switches of this side, as `align doctor` and the manifest show them."""
         return {
             "python": platform.python_version(),
+            "prefix": sys.prefix,
             "platform": platform.platform(),
             "versions": {**self.side.versions(), "numpy": importlib.import_module("numpy").__version__},
             "devices": self.side.devices(),
@@ -104,7 +105,7 @@ class Worker:
         """
         todo = cases.from_json(case)
         self.side.set_precision("float32")
-        size = self.side.size(resolve(todo.builder(self.side.name)), todo.build) if todo.alone else None
+        size = self.side.size(_resolved(todo.builder(self.side.name)), todo.build) if todo.alone else None
         if size is not None:
             memory.check(todo.reference, size, sides)
         answer = {"specs": self._specs(todo.builder(self.side.name), todo.build), "training_specs": []}
@@ -116,11 +117,10 @@ class Worker:
         """The side's tensors as `align.plan.parameters` pairs them; `raised` if the port cannot be run for sketches."""
         todo = cases.from_json(case)
         path = todo.builder(self.side.name)
-        self._build(path, todo.build)
-        build = partial(self.side.build, resolve(path), todo.build)
+        build = partial(self._build, path, todo.build)
         try:
             return {"rows": table.table(self.side, todo, open_plan(Path(plan)), build)}
-        except AlignError:
+        except (AlignError, Raised):
             raise
         except (Exception, SystemExit) as error:
             if self.side.name == "torch":
@@ -139,12 +139,13 @@ class Worker:
         return [asdict(spec) for spec in self.side.specs(self._build(builder, arguments))]
 
     def _build(self, builder: str, arguments: Mapping[str, Any]) -> Any:
+        found = _resolved(builder)
         try:
-            return self.side.build(resolve(builder), arguments)
+            return self.side.build(found, arguments)
         except AlignError:
             raise
         except (Exception, SystemExit) as error:
-            hint = f"; {HINT}" if isinstance(error, TypeError) and inspect.isroutine(resolve(builder)) else ""
+            hint = f"; {HINT}" if isinstance(error, TypeError) and inspect.isroutine(found) else ""
             raise Raised(f"{builder}: to build it raised {_told(error)}{hint}") from error
 
     def read_weights(self, package: str, path: str, folder: str) -> dict[str, Any]:
@@ -354,6 +355,15 @@ class Worker:
         return {"passed": classic.diff_log(**request)}
 
 
+def _resolved(builder: str) -> Any:
+    try:
+        return resolve(builder)
+    except AlignError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise Raised(f"{builder}: to import it raised {_told(error)}") from error
+
+
 def _code(packages: Collection[str]) -> dict[str, Any]:
     """File and SHA-256 of every module of the side's packages that was really imported."""
     found = {}
@@ -423,16 +433,15 @@ def main(name: str) -> None:
             if operation == FORK:
                 serve_copy(send, **request)
                 continue
-            answer = getattr(worker, operation)(**request)
-            if OTHER[name] in sys.modules:
-                # There is no way back from an import: the process is of no further use.
-                send({**failure(UsageError(_dependent(name))), "final": True})
-                return
-            send({"event": "done", **answer})
+            event = {"event": "done", **getattr(worker, operation)(**request)}
         except (Exception, SystemExit) as error:
             if worker is None and isinstance(error, ModuleNotFoundError):
                 error = _missing(name, error)
-            send(failure(error))
+            event = failure(error)
+        if OTHER[name] in sys.modules:
+            # There is no way back from an import: the process is of no further use.
+            event = {**failure(UsageError(_dependent(name))), "final": True}
+        send(event)
 
 
 def _dependent(name: str) -> str:
@@ -441,7 +450,7 @@ def _dependent(name: str) -> str:
     who = f" ({by[0]})" if by else ""
     return (
         f"the {name} process imported {OTHER[name]!r}{who}: what it ran is no independent side; keep the two "
-        "frameworks in files of their own"
+        "frameworks in files of their own. The reference is the torch side, the port the paddle side"
     )
 
 

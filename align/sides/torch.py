@@ -76,7 +76,10 @@ class TorchSide:
         try:
             with torch.device("meta"):
                 return sum(parameter.numel() for parameter in self._model(builder, arguments).parameters())
-        except Exception:  # a builder may need real tensors; what else is wrong with it shows when it is built
+        except (
+            Exception,
+            SystemExit,
+        ):  # it may need real tensors; what else is wrong shows when it is built
             return None
 
     def _named(self, model: Any) -> Iterable[tuple[str, str, torch.Tensor, torch.nn.Module]]:
