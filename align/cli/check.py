@@ -14,8 +14,10 @@ from align.sides import DTYPES, SIDES
 
 EXAMPLES = (
     "align check torchvision.models:resnet50 paddle.vision.models:resnet50 --input 2,3,224,224",
-    "align check reference.py:build port.py:build --input 2,3,64,64 --write-map map.toml",
-    "align check 'torch:cumsum(..., dim=1)' 'paddle:cumsum(..., axis=1)' --input 4,8      functions, not models",
+    "align check my_reference.py:Net my_port.py:Net --input 'ids=2,128:int64<30000' --input mask=2,128:bool",
+    "align check 'torch:cumsum(..., dim=1)' 'paddle:cumsum(..., axis=1)' --input 3,5    a function is its own model",
+    "align check a.py:Net b.py:Net --input 2,8 --write-map map.toml                  which weights belong together",
+    "align check a.py:Net b.py:Net --input 2,8 --side torch --out there              the reference now, the port later",
 )
 
 
