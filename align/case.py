@@ -12,6 +12,10 @@ STEPS = ("data", "weights", "init", "forward", "metric", "loss", "bp_align", "op
 ALONE = ("forward", "bp_align")  # what can be asked of two models without a recipe
 
 
+# Steps of the port that read what the reference recorded for another step.
+NEEDS = {"metric": "forward"}
+
+
 @dataclass(frozen=True)
 class Input:
     """One input of the model: its shape with the batch first, and what it is filled with.

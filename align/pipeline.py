@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from align import steps as step_modules
-from align.case import Case
+from align.case import NEEDS, Case
 from align.errors import UsageError
 from align.plan import Plan, build, open_plan, parameters
 from align.record import manifest
@@ -21,9 +21,6 @@ from align.record.store import Store
 from align.sides import SIDES, Spec
 
 TWIN = "float64"
-
-# Steps of the port that read what the reference recorded for another step.
-NEEDS = {"metric": "forward"}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from align.case import ALONE, STEPS, Case, Input, Loss, Training
+from align.case import ALONE, NEEDS, STEPS, Case, Input, Loss, Training
 from align.cases.inputs import read as read_inputs
 from align.cases.paths import path_of
 from align.errors import UsageError
@@ -140,6 +140,9 @@ def _inputs(given: Iterable[Input | str], folder: Path, where: str) -> tuple[Inp
 def _known(steps: tuple[str, ...], able: tuple[str, ...], where: str) -> tuple[str, ...]:
     if strange := [step for step in steps if step not in able]:
         raise UsageError(f"{where} there is no step {strange[0]!r}; there are {' '.join(able)}")
+    for step, needed in NEEDS.items():
+        if step in steps and needed not in steps:
+            raise UsageError(f"{where} step {step!r} needs {needed!r}, too")
     return tuple(step for step in able if step in steps)
 
 

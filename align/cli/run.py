@@ -9,14 +9,14 @@ from pathlib import Path
 
 from align import mapping
 from align import steps as step_modules
-from align.case import STEPS
+from align.case import NEEDS, STEPS
 from align.cases import files, find
 from align.cli import gate, sides, write_map
 from align.compare import waivers
 from align.errors import NothingCompared, UsageError
 from align.gate import reported
 from align.locate.search import replay_module
-from align.pipeline import NEEDS, Options, Recorder, noise_runs, order
+from align.pipeline import Options, Recorder, noise_runs, order
 from align.record.lock import exclusive
 from align.record.manifest import Recording
 from align.report import console

@@ -70,6 +70,7 @@ BAD = [
     (GOOD + 'steps = ["optim"]\n', "without a loss there is no step 'optim'; there are forward bp_align"),
     (GOOD + "loss = { smoothing = 0.1 }\n", "a case with a loss needs `classes`"),
     (GOOD + "loss = { smooth = 0.1 }\n", "unexpected keyword argument 'smooth'"),
+    (GOOD + 'loss = {smoothing=0.1}\nclasses = 9\nsteps = ["metric"]\n', "step 'metric' needs 'forward', too"),
     (GOOD + 'loss = {smoothing=0.1}\nclasses = 9\nsteps = ["train_align"]\n', "without `training` there is no step"),
 ]
 
