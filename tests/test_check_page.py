@@ -1,4 +1,4 @@
-"""docs/check.md is carried out: its files written, its commands run one after another, what they print held to the page."""
+"""docs/check.md carried out: its files written, its commands run one after another, the output held to the page."""
 
 import os
 import re
