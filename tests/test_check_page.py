@@ -74,13 +74,14 @@ def test_the_page_is_what_happens(tmp_path):
     assert len(done) > 9
     for line, code, printed in done:
         assert code == (1 if line.endswith(FAILS) else 0), f"{line}\n{printed}"
-    there = {bare(line) for _, _, printed in done for line in printed.splitlines()}
-    there |= {bare(line) for line in (tmp_path / "mine/names.toml").read_text().splitlines()}
+    there = [bare(line) for _, _, printed in done for line in printed.splitlines()]
+    there += [bare(line) for line in (tmp_path / "mine/names.toml").read_text().splitlines()]
     told = [line for language, text in blocks() if language == "text" for line in text.splitlines()]
     told = [line for line in told if re.search(r"\w", line) and line.strip() != "..."]
     assert len(told) > 20
     # The worst row of a table is the machine's; what decides is beside it.
-    assert [line for line in told if "│" not in line and bare(line) not in there] == []
+    judged = [bare(line) for line in told if "│" not in line]
+    assert [line for line in judged if not any(line in printed for printed in there)] == []
 
 
 if __name__ == "__main__":  # prints what the page should hold
