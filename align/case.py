@@ -129,5 +129,5 @@ def from_json(fields: Mapping[str, Any]) -> Case:
     training = Training(**fields["training"]) if fields["training"] else None
     loss = Loss(**fields["loss"]) if fields["loss"] else None
     nested = {"inputs": inputs, "training": training, "loss": loss}
-    nested |= {name: tuple(fields[name]) for name in ("steps", "probes")}
+    nested |= {name: tuple(fields[name]) for name in ("steps", "probes") if name in fields}
     return Case(**{**fields, **nested})
