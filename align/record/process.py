@@ -131,7 +131,7 @@ class SideProcess:
                     return event
                 raise self._ended(operation, event["status"])
             else:
-                if event.get("final"):
+                if event.get("final") and self._copy is None:
                     self.kill()
                 raise self._error(event, arguments.get("step", None if operation in NAMED else operation))
         raise self._died(operation)
