@@ -12,6 +12,10 @@ STEPS = ("data", "weights", "init", "forward", "metric", "loss", "bp_align", "op
 ALONE = ("forward", "bp_align")  # what can be asked of two models without a recipe
 
 
+# Steps of the port that read what the reference recorded for another step.
+NEEDS = {"metric": "forward"}
+
+
 @dataclass(frozen=True)
 class Input:
     """One input of the model: its shape with the batch first, and what it is filled with.
@@ -65,21 +69,23 @@ class Training:
 class Case:
     """One pair to align. `reference` and `port` are paths as `align.record.builders` reads them, called with `build`.
 
-    With a `loss`, the package of each path (`torch_ref`, `paddle_impl`) must offer the twins `data losses metrics optim
-    train weights` that the steps call; `reference_package` is another package that has them for the reference. Without
-    one the models stand alone: the steps are `forward` and `bp_align`, and backward begins at fixed cotangents.
+    With a `loss`, the package of each path (`torch_ref`, `paddle_impl`) must offer those of the twins `data losses
+    metrics optim train weights` that the steps call; `reference_package` and `port_package` are others that have them.
+    Without one the models stand alone: the steps are `forward` and `bp_align`, and backward begins at fixed cotangents.
     """
 
     name: str
     reference: str
     port: str
-    build: Mapping[str, Any]
-    inputs: tuple[Input, ...]
+    build: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[Input, ...] = ()
     classes: int = 0
     port_names: str | None = None  # import path of a function from the reference's parameter names to the port's
     mapping: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # a user's, see `align.mapping`
     reference_package: str | None = None  # where the reference's twins are, if not in the package of its builder
-    loss: Loss | None = Loss()
+    port_package: str | None = None  # likewise of the port
+    loss: Loss | None = None
+    probes: tuple[str, ...] = ()  # names of `align.probe` that both must meet, and whose values are results
     features: str | None = None  # a method of both models whose result is compared beside the model's own
     pair: bool = False  # whether the port's parameters are found by `align.plan.parameters`, not by name alone
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"lr": 5e-4, "weight_decay": 0.05, "eps": 1e-8})
@@ -95,9 +101,8 @@ class Case:
         return self.reference if side == "torch" else self.port
 
     def package(self, side: str) -> str:
-        if side == "torch" and self.reference_package:
-            return self.reference_package
-        return package_of(self.builder(side))
+        told = self.reference_package if side == "torch" else self.port_package
+        return told or package_of(self.builder(side))
 
     @property
     def criterion(self) -> Loss:
@@ -123,5 +128,6 @@ def from_json(fields: Mapping[str, Any]) -> Case:
     inputs = tuple(Input(**{**item, "shape": tuple(item["shape"])}) for item in fields["inputs"])
     training = Training(**fields["training"]) if fields["training"] else None
     loss = Loss(**fields["loss"]) if fields["loss"] else None
-    nested = {"inputs": inputs, "training": training, "loss": loss, "steps": tuple(fields["steps"])}
+    nested = {"inputs": inputs, "training": training, "loss": loss}
+    nested |= {name: tuple(fields[name]) for name in ("steps", "probes") if name in fields}
     return Case(**{**fields, **nested})

@@ -1,6 +1,6 @@
 """From recordings to a verdict that says where, and why."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from align.compare.runs import Runs, compare_runs
@@ -9,14 +9,22 @@ from align.compare.waivers import Exceptions
 from align.diagnose.rows import with_row_causes
 from align.locate.search import divergences
 from align.locate.trajectory import partings
-from align.pipeline import TWIN, Recorder
+from align.pipeline import TWIN, Options, Recorder
+from align.record.lock import exclusive
 from align.record.manifest import Recording
+from align.record.process import Served
+from align.report import classic
+from align.report import json as json_report
+from align.report.details import details
+from align.report.staged import staged
 from align.sides import SIDES
+
+Recordings = Mapping[tuple[str, str], Recording]
 
 
 def judged(
     recorder: Recorder,
-    recordings: Mapping[tuple[str, str], Recording],
+    recordings: Recordings,
     exceptions: Exceptions,
     fixed: float | None = None,
 ) -> tuple[Runs, Verdict]:
@@ -29,3 +37,34 @@ def judged(
         found = (*divergences(recorder, result), *partings(result, runs))
         result = replace(result, divergences=with_row_causes(result, runs, found))
     return runs, result
+
+
+def reported(
+    options: Options,
+    exceptions: Exceptions,
+    *,
+    fixed: float | None = None,
+    keep: str = "full",
+    logs: bool = True,
+    record: Callable[[Recorder], Recordings] = Recorder.run,
+    processes: Mapping[str, Served] | None = None,
+) -> Verdict:
+    """Record, compare, look for the place, and write every report into the options' folder.
+
+    `keep` is `full` or `summary`; `logs`: whether the classic files and logs are among them. `record` runs the
+    recorder, and may show its progress; `processes` are sides that run already.
+    """
+    with exclusive(options.out), staged(options.out) as reports:
+        with Recorder(options, lambda *_: None, processes) as recorder:
+            recordings = record(recorder)
+            runs, result = judged(recorder, recordings, exceptions, fixed)
+            for step in result.steps if logs else ():
+                classic.write(recorder, step, {"torch": runs.reference, "paddle": runs.port}, reports)
+        more = details(runs, json_report.rows_of(result))  # while the tensors are there
+        if keep == "summary":
+            shown = result.around_first_difference()
+            for (side, _), recording in recordings.items():
+                if side in options.sides:  # an earlier recording is there for the runs to come
+                    recording.thin(shown)
+        json_report.write(result, reports, more)
+    return result

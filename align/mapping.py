@@ -65,3 +65,23 @@ def port_module(mapping: Mappings, module: str) -> str | None:
         module, dot, last = module.rpartition(".")
         inside = dot + last + inside
     return None
+
+
+def modules_of(mapping: Mappings) -> dict[str, tuple[str, str]]:
+    """(the port's module, how it was found) by the reference's, as far as the pairs of parameters say it.
+
+    Each parameter says it of its owner, and of the modules around that for as long as they have one name on both sides.
+    What two parameters say differently is left out.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    unclear = set()
+    how = mapping.get("matched_by", {})
+    for theirs, own in mapping.get("parameters", {}).items():
+        if len(parts(theirs)) > 1 or len(parts(own)) > 1:
+            continue
+        (one, _, last), (other, _, same) = theirs.rpartition("."), own.rpartition(".")
+        while last == same and one and other:
+            if found.setdefault(one, (other, how.get(theirs, "override")))[0] != other:
+                unclear.add(one)
+            (one, _, last), (other, _, same) = one.rpartition("."), other.rpartition(".")
+    return {module: told for module, told in found.items() if module not in unclear}

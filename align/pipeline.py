@@ -10,20 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from align import steps as step_modules
-from align.case import Case
+from align.case import NEEDS, Case
 from align.errors import UsageError
 from align.plan import Plan, build, open_plan, parameters
 from align.record import manifest
 from align.record.manifest import Recording
 from align.record.noise import RUNS
-from align.record.process import SideProcess
+from align.record.process import Served, SideProcess
 from align.record.store import Store
 from align.sides import SIDES, Spec
 
 TWIN = "float64"
-
-# Steps of the port that read what the reference recorded for another step.
-NEEDS = {"metric": "forward"}
 
 
 @dataclass(frozen=True)
@@ -93,9 +90,7 @@ class Recorder:
     each framework once. If a side fails, all are killed.
     """
 
-    def __init__(
-        self, options: Options, progress: Progress, processes: Mapping[str, SideProcess] | None = None
-    ) -> None:
+    def __init__(self, options: Options, progress: Progress, processes: Mapping[str, Served] | None = None) -> None:
         self.options, self.progress = options, progress
         self._stack = ExitStack()
         self._ready: dict[tuple[str, str], threading.Event] = {item: threading.Event() for item in order(options)}
@@ -104,7 +99,7 @@ class Recorder:
         self._first_error: BaseException | None = None
         self.plan: Plan | None = None
         self._parameters: dict[str, dict[str, Any]] = {}  # by side, what its manifests say of parameters
-        self.processes = dict(processes or {})
+        self.processes: dict[str, Served] = dict(processes or {})
 
     def __enter__(self) -> "Recorder":
         return self
@@ -116,11 +111,16 @@ class Recorder:
         manifest.sweep(self.options.folder)
         self._prune_plans()
 
-    def process(self, side: str) -> SideProcess:
+    def process(self, side: str) -> Served:
         """The side's process, started when first asked for."""
         if side not in self.processes:
             self.processes[side] = self._stack.enter_context(launch(side, self.options))
         return self.processes[side]
+
+    @property
+    def parameters(self) -> Mapping[str, Mapping[str, Any]]:
+        """By side, what is known of its tensors where they were paired: see `align.compare.weights`."""
+        return self._parameters
 
     def run(self) -> dict[tuple[str, str], Recording]:
         """Record; the answer is every recording by (side, dtype)."""
@@ -189,7 +189,7 @@ class Recorder:
         theirs, ours = (parameters.from_json(r) for r in (self._parameters["torch"]["table"], tables["paddle"]["rows"]))
         found = parameters.pair(theirs, ours, case.mapping.get("parameters", {}))
         mapping = found.as_mapping(case.mapping.get("modules", {}))
-        self._parameters["paddle"] = {**mapping, "unpaired": found.unpaired}
+        self._parameters["paddle"] = {**mapping, "unpaired": found.unpaired, "table": tables["paddle"]["rows"]}
         return replace(self.options, case=replace(case, mapping=mapping))
 
     def _read_weights(self, path: Path) -> Store:

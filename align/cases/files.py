@@ -6,19 +6,19 @@
     port = "my_port.py:Net(10)"
     inputs = ["2,3,64,64"]                   # as for --input
 
-Every other field of `align.case.Case` may stand there too. Files are found beside the case's own.
+Every other field of `align.case.Case` may stand there too. Files, and import paths, are found beside the case's own.
 """
 
-import inspect
 import runpy
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from align.case import ALONE, Case, Loss, Training
-from align.cases import inputs
+from align.case import ALONE, NEEDS, STEPS, Case, Input, Loss, Training
+from align.cases.inputs import read as read_inputs
+from align.cases.paths import path_of
 from align.errors import UsageError
 
 SUFFIXES = (".toml", ".py")
@@ -27,6 +27,11 @@ SUFFIXES = (".toml", ".py")
 def is_file(name: str) -> bool:
     """Whether the name of a case is a path to a file of cases."""
     return name.partition(":")[0].endswith(SUFFIXES)
+
+
+def roots(name: str) -> tuple[Path, ...]:
+    """Where import paths of a case are looked for beside the usual places: the folder of its file, if it has one."""
+    return (Path(name.partition(":")[0]).resolve().parent,) if is_file(name) else ()
 
 
 def find(name: str) -> Case:
@@ -74,15 +79,11 @@ def from_table(table: Mapping[str, Any], where: str, folder: Path) -> Case:
         raise UsageError(f"{where}: {strange[0]!r} is no field of a case; known: {', '.join(sorted(known))}")
     given = dict(table)
     try:
-        given["inputs"] = inputs.read(given["inputs"], folder)
         given["loss"] = Loss(**given["loss"]) if given.get("loss") else None
         given["training"] = Training(**given["training"]) if given.get("training") else None
-        if given["loss"] is None:
-            given = {"steps": ALONE, "pair": True, "build": {}} | given
-        given["steps"] = tuple(given.get("steps", Case.steps))
-        for side in ("reference", "port"):
-            given[side] = _beside(given[side], folder)
-        return Case(**{"build": {}, **given})
+        for name in given.keys() & {"steps", "probes", "inputs"}:
+            given[name] = tuple(given[name])
+        return completed(Case(**given), folder, where)
     except (TypeError, AttributeError) as error:
         raise UsageError(f"{where}: {error}") from None
 
@@ -104,22 +105,45 @@ def collected(values: Iterable[Any]) -> list[Case]:
     return cases
 
 
-def completed(case: Case, folder: Path) -> Case:
-    """The case with its builders as paths: a function or class is known by the file that defines it."""
-    paths = {side: _beside(_path_of(getattr(case, side)), folder) for side in ("reference", "port")}
-    told = tuple(inputs.read([spec], folder)[0] if isinstance(spec, str) else spec for spec in case.inputs)
-    named = tuple(spec if spec.name else replace(spec, name=str(number)) for number, spec in enumerate(told))
-    case = replace(case, reference=paths["reference"], port=paths["port"], inputs=named)
-    return replace(case, steps=tuple(step for step in case.steps if step in ALONE), pair=True) if case.alone else case
+def completed(case: Case, folder: Path, where: str = "") -> Case:
+    """The case with builders as paths and inputs read, files beside `folder`; UsageError for what cannot be run.
+
+    A function or class is known by the file, or the module of a package, that defines it.
+    """
+    where = where or f"case {case.name}"
+    inputs = _inputs(case.inputs, folder, where)
+    beside = {side: _beside(path_of(getattr(case, side)), folder) for side in ("reference", "port")}
+    case = replace(case, reference=beside["reference"], port=beside["port"], inputs=inputs)
+    if case.alone:
+        steps = ALONE if case.steps == STEPS else case.steps
+        return replace(case, steps=_known(steps, ALONE, f"{where}: without a loss"), pair=True)
+    if case.classes < 2:
+        raise UsageError(f"{where}: a case with a loss needs `classes`, how many numbers the model gives a sample")
+    if case.training:
+        trained = {side: _beside(path_of(getattr(case.training, side)), folder) for side in ("reference", "port")}
+        case = replace(case, training=replace(case.training, reference=trained["reference"], port=trained["port"]))
+    able = STEPS if case.training else tuple(step for step in STEPS if step != "train_align")
+    steps = able if case.steps == STEPS else case.steps
+    return replace(case, steps=_known(steps, able, where if case.training else f"{where}: without `training`"))
 
 
-def _path_of(builder: str | Callable[..., Any]) -> str:
-    if isinstance(builder, str):
-        return builder
-    name = getattr(builder, "__qualname__", "<")
-    if "<" in name:
-        raise UsageError(f"{name}: a builder must be a function or class of a module, not a lambda or inner function")
-    return f"{Path(inspect.getfile(builder)).resolve()}:{name}"
+def _inputs(given: Iterable[Input | str], folder: Path, where: str) -> tuple[Input, ...]:
+    try:
+        told = [read_inputs([s], folder, number)[0] if isinstance(s, str) else s for number, s in enumerate(given)]
+        if not told:
+            read_inputs([])
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    return tuple(spec if spec.name else replace(spec, name=str(number)) for number, spec in enumerate(told))
+
+
+def _known(steps: tuple[str, ...], able: tuple[str, ...], where: str) -> tuple[str, ...]:
+    if strange := [step for step in steps if step not in able]:
+        raise UsageError(f"{where} there is no step {strange[0]!r}; there are {' '.join(able)}")
+    for step, needed in NEEDS.items():
+        if step in steps and needed not in steps:
+            raise UsageError(f"{where} step {step!r} needs {needed!r}, too")
+    return tuple(step for step in able if step in steps)
 
 
 def _beside(path: str, folder: Path) -> str:

@@ -29,12 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read(specs: Iterable[str], folder: Path = Path()) -> tuple[Input, ...]:
+def read(specs: Iterable[str], folder: Path = Path(), first: int = 0) -> tuple[Input, ...]:
     """The inputs in their order; UsageError for what cannot be read, or filled, or is told twice.
 
-    Files are taken from `folder`.
+    Files are taken from `folder`; `first` is the number of the first input.
     """
-    found = tuple(_one(text, number, folder) for number, text in enumerate(specs))
+    found = tuple(_one(text, number, folder) for number, text in enumerate(specs, first))
     if not found:
         raise UsageError(f"--input: give every input of the model: {FORM}")
     names = [spec.name for spec in found]

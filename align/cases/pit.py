@@ -78,6 +78,7 @@ TIMM = Case(
     port="paddle_impl.pit:pit_ti",
     port_names="paddle_impl.weights:timm_to_official",
     reference_package="torch_ref",
+    loss=Loss(),
     build={},
     inputs=(Input("image", (3, 3, 224, 224)),),
     classes=1000,

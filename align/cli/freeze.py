@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from align.case import STEPS
+from align.case import NEEDS, STEPS
 from align.cli import run, sides
 from align.errors import EnvironmentFault, UsageError
 from align.golden.freeze import Reference, freeze, references
-from align.pipeline import NEEDS, TWIN, Recorder
+from align.pipeline import TWIN, Recorder
 from align.sides import DTYPES
 
 EXAMPLES = (

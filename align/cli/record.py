@@ -17,4 +17,4 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    return run.record_only(args)
+    return run.record_only(run.options_of(args), args)

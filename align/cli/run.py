@@ -2,26 +2,25 @@
 
 import argparse
 import json
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from align import mapping
 from align import steps as step_modules
-from align.case import STEPS
-from align.cases import find
-from align.cli import gate, sides
+from align.case import NEEDS, STEPS
+from align.cases import files, find
+from align.cli import gate, sides, write_map
 from align.compare import waivers
 from align.errors import NothingCompared, UsageError
-from align.gate import judged
+from align.gate import reported
 from align.locate.search import replay_module
-from align.pipeline import NEEDS, Options, Recorder, noise_runs, order
+from align.pipeline import Options, Recorder, noise_runs, order
 from align.record.lock import exclusive
 from align.record.manifest import Recording
-from align.report import classic, console
+from align.report import console
 from align.report import json as json_report
-from align.report.details import details
-from align.report.staged import staged
 from align.sides import DTYPES, SIDES
 
 CASE = "pit_ti"  # by default
@@ -87,8 +86,12 @@ def execute(args: argparse.Namespace) -> int:
     if args.replay:
         return _replay(args)
     if args.side == "torch":
-        return record_only(args)
-    return gated(options_of(args), args, f"align run {{step}} --case {args.case or CASE}")
+        return record_only(options_of(args), args)
+    return gated(options_of(args), args, _again(args))
+
+
+def _again(args: argparse.Namespace) -> str:
+    return f"align run {{step}} --case {shlex.quote(args.case or CASE)}"
 
 
 def gated(options: Options, args: argparse.Namespace, again: str) -> int:
@@ -97,19 +100,13 @@ def gated(options: Options, args: argparse.Namespace, again: str) -> int:
     `again` is the command that runs one `{step}` of this once more, to which `--replay MODULE` is added.
     """
     exceptions = waivers.read(args.waivers, args.deviations)
-    with exclusive(options.out), staged(options.out) as reports:
-        with Recorder(options, lambda *_: None) as recorder:
-            recordings = record(recorder, args)
-            runs, result = judged(recorder, recordings, exceptions, args.fixed)
-            for step in result.steps:
-                classic.write(recorder, step, {"torch": runs.reference, "paddle": runs.port}, reports)
-        more = details(runs, json_report.rows_of(result))  # while the tensors are there
-        if args.keep == "summary":
-            shown = result.around_first_difference()
-            for (side, _), recording in recordings.items():
-                if side in options.sides:  # an earlier recording is there for the runs to come
-                    recording.thin(shown)
-        json_report.write(result, reports, more)
+
+    def recorded(recorder: Recorder) -> dict[tuple[str, str], Recording]:
+        recordings = record(recorder, args)
+        write_map.write(getattr(args, "write_map", None), options.case.name, recorder.parameters)
+        return recordings
+
+    result = reported(options, exceptions, fixed=args.fixed, keep=args.keep, record=recorded)
     if args.json:
         print((options.out / "verdict.json").read_text(), end="")
     else:
@@ -119,11 +116,10 @@ def gated(options: Options, args: argparse.Namespace, again: str) -> int:
     return result.exit_code
 
 
-def record_only(args: argparse.Namespace) -> int:
+def record_only(options: Options, args: argparse.Namespace) -> int:
     """Record one side and compare nothing."""
     if args.keep == "summary":
         raise UsageError("--keep summary needs a comparison, and nothing is compared here; record with --keep full")
-    options = options_of(args)
     with exclusive(options.out), Recorder(options, lambda *_: None) as recorder:
         recordings = record(recorder, args)
     for (side, _), recording in recordings.items():
@@ -133,8 +129,7 @@ def record_only(args: argparse.Namespace) -> int:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    options = options_of(args)
-    return replayed(options, args, f"align run {{step}} --case {args.case or CASE}")
+    return replayed(options_of(args), args, _again(args))
 
 
 def replayed(options: Options, args: argparse.Namespace, again: str) -> int:
@@ -167,7 +162,8 @@ def options_of(args: argparse.Namespace) -> Options:
     case = find(args.case or CASE)
     if args.seed is not None:
         case = replace(case, seed=args.seed)
-    case = replace(case, mapping=mapping.read(args.map))
+    if args.map:
+        case = replace(case, mapping=mapping.read(args.map))
     for step in args.steps:
         if step not in STEPS:
             raise UsageError(f"unknown step {step!r}; the steps are {' '.join(STEPS)}")
@@ -185,5 +181,6 @@ def options_of(args: argparse.Namespace) -> Options:
         weights=args.weights,
         threads=args.threads,
         tf32=args.tf32,
+        roots=files.roots(args.case),
         modules=tuple(args.modules),
     )

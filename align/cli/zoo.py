@@ -26,9 +26,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fresh", action="store_true", help="run again what DIR has outcomes of")
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON on standard output")
-    parser.epilog = (
-        "example: align zoo --only 'resnet*' 'batch_norm*'. Exit code 1 if any pair differs, 2 if one could not be run."
-    )
 
 
 def execute(args: argparse.Namespace) -> int:

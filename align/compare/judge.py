@@ -18,6 +18,7 @@ from align.record.store import Entry
 FACTOR = 64.0
 
 # Rows of what modules hand on, and draw, inside a model; all others are results.
+OUTPUT = "output"  # what models that stand alone give
 INSIDE = ("activation/", "activation_grad/", "probe/", "probe_grad/", "draw/")
 
 NOT_ROUNDED = ("metric",)  # counts: in the working type one sample may flip, in float64 none
@@ -78,8 +79,21 @@ def judge_step(step: str, sources: Sources, fixed: float | None = None) -> list[
     names = [name for name in names if not _judged_elsewhere(reference.get(name), port.get(name))]
     measured = noise_of(sources, names)
     rows = [_row(step, name, reference.get(name), port.get(name), sources, measured.get(name)) for name in names]
-    rows = rejoined(rows)
+    rows = rejoined(_with_structure(rows, reference, port))
     return rows if fixed is None else [_by_fixed_rule(row, sources, fixed) for row in rows]
+
+
+def _with_structure(rows: list[Row], reference: Mapping[str, Entry], port: Mapping[str, Entry]) -> list[Row]:
+    """Where results of the model are missing, what the side gives instead: its outputs are structured otherwise."""
+    told = {}
+    for without, other in ((port, reference), (reference, port)):
+        names = [name for name in without if name.partition("/")[0] == OUTPUT and name not in other]
+        told[id(without)] = f"; it gives {', '.join(names[:4])}" if names else ""
+    missing = [row.verdict == "missing" and row.name.partition("/")[0] == OUTPUT for row in rows]
+    return [
+        replace(row, reason=row.reason + told[id(port if row.name in reference else reference)]) if lacks else row
+        for row, lacks in zip(rows, missing, strict=True)
+    ]
 
 
 def rejoined(rows: list[Row]) -> list[Row]:

@@ -16,7 +16,7 @@ from align.compare.noise import Measured
 from align.compare.rows import judge
 from align.compare.statistics import compare
 from align.errors import UsageError
-from align.mapping import Mappings, check, port_module
+from align.mapping import Mappings, check, modules_of, port_module
 from align.record.naming import parts
 from align.record.store import Entry
 
@@ -93,6 +93,10 @@ def paired(sources: Sources, mapping: Mappings) -> Paired:
         found = _by_value(sources, *apart)
         names |= {name: own for name, (own, _) in found.items()}
         matched_by |= {name: how for name, (_, how) in found.items()}
+        left = [name for name in apart[0] if name not in names]
+        for name, own, how in _by_owner(left, mapping):
+            if own in apart[1] and own not in names.values() and theirs[name].shape == ours[own].shape:
+                names[name], matched_by[name] = own, how
     told = {part: how for name, how in _told(mapping).items() for part in parts(name)}
     matched_by |= {name: told[_parameter(name)] for name in matched_by if _parameter(name) in told}
     shown = {*names.values()}
@@ -102,6 +106,17 @@ def paired(sources: Sources, mapping: Mappings) -> Paired:
     names |= {own if own not in theirs else f"{own} (port)": own for own in ours if own not in shown}
     twin = sources.port_twin and _Renamed(sources.port_twin, names)
     return Paired(replace(sources, port=_Renamed(sources.port, names), port_twin=twin), matched_by)
+
+
+def _by_owner(names: Iterable[str], mapping: Mappings) -> Iterator[tuple[str, str, str]]:
+    """What no value confirms, of modules whose parameters were paired: (reference's name, port's name, how)."""
+    owners = modules_of(mapping)
+    for name in names:
+        module = _module(name)
+        if module in owners:
+            kind, _, rest = name.partition("/")
+            own, how = owners[module]
+            yield name, f"{kind}/{own}{rest.removeprefix(module)}", how
 
 
 def _told(mapping: Mappings) -> dict[str, str]:

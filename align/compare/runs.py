@@ -11,6 +11,7 @@ from align.compare.pairing import paired
 from align.compare.rows import Row
 from align.compare.verdict import StepVerdict, Verdict
 from align.compare.waivers import Exceptions
+from align.compare.weights import weights_of
 from align.errors import Incomparable
 from align.golden.rows import in_full
 from align.golden.thinning import THINNED, ThinnedPort, ThinnedReference
@@ -93,8 +94,16 @@ def compare_runs(
     notes = tuple(f"{step}: {why}; only the working type is judged" for step, why in untwinned.items())
     environment = {run.manifest.side: run.manifest.environment for run in (runs.reference, runs.port)}
     accuracy = final_accuracy(runs.port, runs.reference) if STEP in recorded and not early else None
-    complaints = exceptions.complaints(case, recorded)
-    return Verdict(case, tuple(judged), environment, complaints, untwinned, accuracy, notes=notes)
+    return Verdict(
+        case,
+        tuple(judged),
+        environment,
+        exceptions.complaints(case, recorded),
+        weights=weights_of(runs.port.manifest.parameters),
+        no_twin=untwinned,
+        accuracy=accuracy,
+        notes=notes,
+    )
 
 
 def _with_failure(step: str, rows: list[Row], runs: Runs) -> list[Row]:

@@ -8,6 +8,7 @@ from align.case import STEPS
 from align.compare.accuracy import FinalAccuracy
 from align.compare.judge import INSIDE
 from align.compare.rows import Row
+from align.compare.weights import Weights
 from align.locate.divergence import Divergence
 from align.steps import after_update, chain
 
@@ -70,6 +71,7 @@ class Verdict:
     steps: tuple[StepVerdict, ...]
     environment: dict[str, Any] = field(default_factory=dict)
     complaints: tuple[str, ...] = ()  # waivers and deviations that no longer have a place
+    weights: Weights | None = None  # where the port's tensors were looked for: how they were found
     no_twin: Mapping[str, str] = field(default_factory=dict)  # why a step of the port was not judged in float64
     accuracy: FinalAccuracy | None = None  # where a model was trained; judged by the row `acc_test` alone
     divergences: tuple[Divergence, ...] = ()  # where the sides part, in the order of dependence and execution

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from align import __version__
+from align.case import NEEDS
 from align.compare.judge import Sources, own_noise
 from align.errors import UsageError
 from align.golden import archive
 from align.golden.thinning import BYTES, SUMS, THINNED, digest, how, thin
-from align.pipeline import NEEDS, TWIN
+from align.pipeline import TWIN
 from align.plan import Plan, open_plan, photographs
 from align.record.hashing import file_hash
 from align.record.manifest import MANIFEST, NOISE, Recording, write_json

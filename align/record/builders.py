@@ -5,6 +5,7 @@ torch.nn.functional:interpolate(..., scale_factor=2)      no builder: itself the
 """
 
 import ast
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -32,7 +33,8 @@ def resolve(path: str) -> Any:
     found: Any = _from_file(Path(module_name)) if module_name.endswith(".py") else _imported(module_name, path)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise UsageError(f"{path}: module {module_name!r} has no {attribute!r}")
+            near = ", ".join(difflib.get_close_matches(part, [n for n in dir(found) if n[0] != "_"], 3)) or "none"
+            raise UsageError(f"{path}: {module_name} has no {attribute!r}; near: {near}")
         found = getattr(found, part)
     if arguments is None:
         return found

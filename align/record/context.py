@@ -46,7 +46,17 @@ class Context:
 
     def package(self, module: str) -> ModuleType:
         """A module of the side's own package: `package("losses")` is `torch_ref.losses` or `paddle_impl.losses`."""
-        return importlib.import_module(f"{self.case.package(self.side.name)}.{module}")
+        name = f"{self.case.package(self.side.name)}.{module}"
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not error.name or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            field = "reference_package" if self.side.name == "torch" else "port_package"
+            raise UsageError(
+                f"case {self.case.name}, {self.side.name} side: it calls {name}, and there is no {error.name!r}: "
+                f"write it, name another package with `{field}`, or leave the step out of the case's `steps`"
+            ) from None
 
     def model(self, training: bool = False, changes: Mapping[str, Any] | None = None) -> Any:
         """The case's model with the plan's weights, loaded by the harness: a bug in `weights` must not reach here.

@@ -8,12 +8,26 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from align import errors
 from align.record.copies import FORK, LEAVE, LEFT
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+NAMED = ("describe", "table")  # operations whose errors name the user's code themselves
+
+
+class Served(Protocol):
+    """A side that answers requests, in a process of its own or in this one."""
+
+    @property
+    def alive(self) -> bool: ...
+    def request(
+        self, operation: str, progress: Callable[[int, int], None] | None = None, **arguments: Any
+    ) -> Mapping[str, Any]: ...
+    def kill(self) -> None: ...
 
 
 class SideProcess:
@@ -64,6 +78,10 @@ class SideProcess:
                 with suppress(BrokenPipeError):
                     stream.close()
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     @contextmanager
     def copied(self, roots: tuple[Path, ...] = ()) -> Iterator[None]:
         """In this block a copy of the process answers, which imports from `roots` first; how it ends is of no matter.
@@ -113,12 +131,15 @@ class SideProcess:
                     return event
                 raise self._ended(operation, event["status"])
             else:
-                raise self._error(event, arguments.get("step", operation))
+                if event.get("final") and self._copy is None:
+                    self.kill()
+                raise self._error(event, arguments.get("step", None if operation in NAMED else operation))
         raise self._died(operation)
 
-    def _error(self, event: Mapping[str, str], where: str) -> errors.AlignError:
+    def _error(self, event: Mapping[str, Any], where: str | None) -> errors.AlignError:
         if event["kind"] == "raised":
-            return errors.UsageError(f"{self.name} side, {where}: {event['message']} (traceback in {self._log})")
+            told = event["message"] if where is None else f"{where}: {event['message']}"
+            return errors.UsageError(f"{self.name} side, {told} (traceback in {self._log})")
         kind = getattr(errors, event["kind"], errors.AlignError)
         return kind(event["message"])
 

@@ -6,6 +6,7 @@ the frameworks print goes to standard error. It imports one framework and never 
 
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import platform
@@ -28,7 +29,7 @@ from align.case import package_of
 from align.errors import AlignError, EnvironmentFault, UsageError
 from align.plan import Plan, open_plan
 from align.record import line_step, manifest, memory, replay, table
-from align.record.builders import resolve
+from align.record.builders import HINT, resolve
 from align.record.context import Context
 from align.record.copies import FORK, LEAVE, serve_copy
 from align.record.noise import NoiseMeter
@@ -38,10 +39,15 @@ from align.record.settings import settings, treated
 from align.record.store import Overwritten, Store, StoreWriter
 from align.sides import Side
 
+OWN = Path(__file__).resolve().parents[1]
 LONGEST = 300  # characters of an exception's first line that are passed on; the log has all
 OTHER = {"torch": "paddle", "paddle": "torch"}
 # Paddle's own words.
 MISSING_KERNEL = re.compile(r"key \((\w+),[^)]*\), (float16|bfloat16|float64)\) of kernel `(\w+)` is not registered")
+
+
+class Raised(Exception):
+    """A user's code raised; the message says which, and what."""
 
 
 @dataclass
@@ -74,6 +80,7 @@ class Worker:
         """Versions, devices and switches of this side, as `align doctor` and the manifest show them."""
         return {
             "python": platform.python_version(),
+            "prefix": sys.prefix,
             "platform": platform.platform(),
             "versions": {**self.side.versions(), "numpy": importlib.import_module("numpy").__version__},
             "devices": self.side.devices(),
@@ -98,7 +105,7 @@ class Worker:
         """
         todo = cases.from_json(case)
         self.side.set_precision("float32")
-        size = self.side.size(resolve(todo.builder(self.side.name)), todo.build) if todo.alone else None
+        size = self.side.size(_resolved(todo.builder(self.side.name)), todo.build) if todo.alone else None
         if size is not None:
             memory.check(todo.reference, size, sides)
         answer = {"specs": self._specs(todo.builder(self.side.name), todo.build), "training_specs": []}
@@ -109,15 +116,18 @@ class Worker:
     def table(self, case: Mapping[str, Any], plan: str) -> dict[str, Any]:
         """The side's tensors as `align.plan.parameters` pairs them; `raised` if the port cannot be run for sketches."""
         todo = cases.from_json(case)
-        builder = resolve(todo.builder(self.side.name))
-        build = partial(self.side.build, builder, todo.build)
+        path = todo.builder(self.side.name)
+        build = partial(self._build, path, todo.build)
         try:
             return {"rows": table.table(self.side, todo, open_plan(Path(plan)), build)}
-        except AlignError:
+        except (AlignError, Raised):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if self.side.name == "torch":
-                raise
+                told = ", ".join(
+                    f"{spec.argument}{'=' * bool(spec.argument)}{spec.shape} {spec.dtype}" for spec in todo.inputs
+                )
+                raise Raised(f"{path}, called with {told}: {_told(error)}; --input says what it is given") from error
             _log(error)
             self.side.set_precision("float32")
             return {
@@ -126,7 +136,17 @@ class Worker:
             }
 
     def _specs(self, builder: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [asdict(spec) for spec in self.side.specs(self.side.build(resolve(builder), arguments))]
+        return [asdict(spec) for spec in self.side.specs(self._build(builder, arguments))]
+
+    def _build(self, builder: str, arguments: Mapping[str, Any]) -> Any:
+        found = _resolved(builder)
+        try:
+            return self.side.build(found, arguments)
+        except AlignError:
+            raise
+        except (Exception, SystemExit) as error:
+            hint = f"; {HINT}" if isinstance(error, TypeError) and inspect.isroutine(found) else ""
+            raise Raised(f"{builder}: to build it raised {_told(error)}{hint}") from error
 
     def read_weights(self, package: str, path: str, folder: str) -> dict[str, Any]:
         """Read a user's weight file with the side's package and leave it as a store `weights` in `folder`."""
@@ -159,7 +179,7 @@ class Worker:
                 self._record(state, step, state.dtype, writer, copy=copy, early=early)
             except (AlignError, ImportError, SyntaxError, MemoryError):
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 # A port that raises where the reference does not is a finding about this step, and the others go on.
                 # The reference has no such excuse.
                 if self.side.name == "torch":
@@ -335,6 +355,15 @@ class Worker:
         return {"passed": classic.diff_log(**request)}
 
 
+def _resolved(builder: str) -> Any:
+    try:
+        return resolve(builder)
+    except AlignError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise Raised(f"{builder}: to import it raised {_told(error)}") from error
+
+
 def _code(packages: Collection[str]) -> dict[str, Any]:
     """File and SHA-256 of every module of the side's packages that was really imported."""
     found = {}
@@ -345,12 +374,12 @@ def _code(packages: Collection[str]) -> dict[str, Any]:
     return found
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
+def failure(error: BaseException) -> dict[str, Any]:
     error = EnvironmentFault.of_full_disk(error, "the recording") or error
     if isinstance(error, AlignError):
         return {"event": "error", "kind": type(error).__name__, "message": str(error)}
     _log(error)
-    return {"event": "error", "kind": "raised", "message": _told(error)}
+    return {"event": "error", "kind": "raised", "message": str(error) if isinstance(error, Raised) else _told(error)}
 
 
 def _kernel_missing(error: BaseException, dtype: str) -> str | None:
@@ -371,9 +400,10 @@ def _log(error: BaseException) -> None:
 
 def _told(error: BaseException) -> str:
     """The exception in one line, with the last line of the user's own code that it passed through."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = Path(__file__).resolve().parents[1]
-    outside = [f for f in frames if own not in Path(f.filename).resolve().parents and "site-packages" not in f.filename]
+    outside = [f for f in frames if OWN not in Path(f.filename).resolve().parents and "site-packages" not in f.filename]
     where = f" at {outside[-1].filename}:{outside[-1].lineno}" if outside else ""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:LONGEST]}{where}"
@@ -403,14 +433,30 @@ def main(name: str) -> None:
             if operation == FORK:
                 serve_copy(send, **request)
                 continue
-            answer = getattr(worker, operation)(**request)
-            if OTHER[name] in sys.modules:
-                raise UsageError(f"the {name} process imported {OTHER[name]!r}: what it ran is no independent side")
-            send({"event": "done", **answer})
-        except Exception as error:
+            event = {"event": "done", **getattr(worker, operation)(**request)}
+        except (Exception, SystemExit) as error:
             if worker is None and isinstance(error, ModuleNotFoundError):
                 error = _missing(name, error)
-            send(_failure(error))
+            event = failure(error)
+        if OTHER[name] in sys.modules:
+            # There is no way back from an import: the process is of no further use.
+            event = {**failure(UsageError(_dependent(name))), "final": True}
+        send(event)
+
+
+def _dependent(name: str) -> str:
+    other = sys.modules[OTHER[name]]
+    by = [m.__file__ for m in list(sys.modules.values()) if getattr(m, OTHER[name], None) is other and _is_users(m)]
+    who = f" ({by[0]})" if by else ""
+    return (
+        f"the {name} process imported {OTHER[name]!r}{who}: what it ran is no independent side; keep the two "
+        "frameworks in files of their own. The reference is the torch side, the port the paddle side"
+    )
+
+
+def _is_users(module: Any) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and "site-packages" not in file and OWN not in Path(file).resolve().parents
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> AlignError:

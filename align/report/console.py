@@ -11,6 +11,7 @@ from rich.table import Table
 
 from align.compare.rows import Judgement, Row
 from align.compare.verdict import Verdict
+from align.compare.weights import Weights
 from align.locate.divergence import Divergence
 from align.locate.search import Replayed
 from align.pipeline import Progress as Report
@@ -64,6 +65,8 @@ def print_verdict(result: Verdict, out: str, again: str = "", console: Console |
             f"{step.seconds:.1f}",
         )
     console.print(table)
+    if result.weights:
+        _print_weights(console, result.weights)
     if result.accuracy:
         console.print(f"  {result.accuracy}", soft_wrap=True, highlight=False)
     failing = [row for step in result.steps for row in step.failing]
@@ -83,6 +86,17 @@ def print_verdict(result: Verdict, out: str, again: str = "", console: Console |
     colour = COLOURS[result.verdict]
     blamed = f", first in step {result.blamed_step}" if result.blamed_step else ""
     console.print(f"[bold {colour}]{result.verdict}[/]{blamed}. Reports: {out}", soft_wrap=True, highlight=False)
+
+
+def _print_weights(console: Console, weights: Weights) -> None:
+    console.print(f"  {weights}", soft_wrap=True, highlight=False)
+    for side, names in weights.unpaired.items():
+        if names:
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            told = ", ".join(map(escape, names[:SHOWN]))
+            console.print(f"  [red]not paired[/], {side}: {told}{more}", soft_wrap=True, highlight=False)
+    if any(weights.unpaired.values()):
+        console.print("  say which belong together: --write-map FILE, fill it in, --map FILE", soft_wrap=True)
 
 
 def print_replay(tensors: list[Replayed], found: list[Divergence], again: str, console: Console | None = None) -> None:

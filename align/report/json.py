@@ -79,6 +79,7 @@ def verdict(result: Verdict) -> dict[str, Any]:
         "coverage": coverage(result.rows),
         "blind": list(result.blind),
         "complaints": list(result.complaints),
+        "weights": result.weights and {"text": str(result.weights), **asdict(result.weights)},
         "accuracy": result.accuracy and {**asdict(result.accuracy), "text": str(result.accuracy)},
         "notes": list(result.notes),
         "first_divergence": result.divergences[0].as_json() if result.divergences else None,

@@ -1,5 +1,6 @@
 """The port's side: PaddlePaddle. Names and layouts are turned into the reference's here, by the owning layer's type."""
 
+import copy
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -28,6 +29,8 @@ from align.sides import (
     paddle_trace,
     round_constants,
 )
+
+FLAGS = {"FLAGS_cudnn_deterministic": True, "FLAGS_embedding_deterministic": 1, "FLAGS_cudnn_exhaustive_search": False}
 
 # Where Paddle names a buffer otherwise (paddle.nn.layer.norm against torch.nn.modules.batchnorm).
 BUFFER_NAMES = {"_mean": "running_mean", "_variance": "running_var"}
@@ -79,7 +82,9 @@ class PaddleSide:
         return paddle_initial.noting_writes()
 
     def _model(self, builder: Any, arguments: Mapping[str, Any]) -> paddle.nn.Layer:
-        made = builder if isinstance(builder, (paddle.nn.Layer, Function)) else builder(**arguments)
+        if isinstance(builder, paddle.nn.Layer):
+            return copy.deepcopy(builder)
+        made = builder if isinstance(builder, Function) else builder(**arguments)
         if isinstance(made, Function):
             return self.as_model(made)
         if not isinstance(made, paddle.nn.Layer):
@@ -315,13 +320,8 @@ def _pre_hook(before: Callable[[str, Any], Any], name: str) -> Callable[..., Any
 def _set_switches(threads: int, tf32: bool) -> list[Switch]:
     """Set and read back. Names: Paddle's documentation of FLAGS; a CPU wheel does not have the GPU's."""
     paddle.base.core.set_num_threads(threads)
-    flags = {
-        "FLAGS_cudnn_deterministic": True,
-        "FLAGS_embedding_deterministic": 1,
-        "FLAGS_cudnn_exhaustive_search": False,
-    }
     switches = [Switch("threads", str(threads), str(_flag("FLAGS_paddle_num_threads") or threads))]
-    for name, asked in flags.items():
+    for name, asked in FLAGS.items():
         if _flag(name) is not None:
             paddle.set_flags({name: asked})
         found = _flag(name)
@@ -340,3 +340,17 @@ def _flag(name: str) -> object:
         return paddle.get_flags(name)[name]
     except ValueError:
         return None
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """After this block what a `PaddleSide` has set is as it was before, but for the threads, which cannot be asked."""
+    flags = {name: found for name in FLAGS if (found := _flag(name)) is not None}
+    dtype, device, states = paddle.get_default_dtype(), paddle.get_device(), paddle.get_rng_state()
+    try:
+        yield
+    finally:
+        paddle.set_rng_state(states)
+        paddle.set_device(device)
+        paddle.set_default_dtype(dtype)
+        paddle.set_flags(flags)

@@ -76,7 +76,10 @@ class TorchSide:
         try:
             with torch.device("meta"):
                 return sum(parameter.numel() for parameter in self._model(builder, arguments).parameters())
-        except Exception:  # a builder may need real tensors; what else is wrong with it shows when it is built
+        except (
+            Exception,
+            SystemExit,
+        ):  # it may need real tensors; what else is wrong shows when it is built
             return None
 
     def _named(self, model: Any) -> Iterable[tuple[str, str, torch.Tensor, torch.nn.Module]]:
@@ -303,3 +306,28 @@ def _set_switches(threads: int, tf32: bool) -> list[Switch]:
         Switch(name, str(asked), str(found) if cuda or "cud" not in name.lower() else None)
         for name, asked, found in asked_and_found
     ]
+
+
+def _flags() -> dict[Any, tuple[str, ...]]:
+    cuda = torch.backends.cuda.matmul
+    reduced = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
+    return {torch.backends.cudnn: ("benchmark", "deterministic", "allow_tf32"), cuda: ("allow_tf32", *reduced)}
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """After this block everything that a `TorchSide` has set is as it was before."""
+    held = [(owner, name, getattr(owner, name)) for owner, names in _flags().items() for name in names]
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fast, states = torch.backends.mha.get_fastpath_enabled(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states)
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.use_deterministic_algorithms(strict, warn_only=warn)
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        for owner, name, value in held:
+            setattr(owner, name, value)

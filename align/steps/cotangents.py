@@ -46,7 +46,7 @@ def _product(context: Context, outputs: Any) -> Any:
     if total is None:
         raise UsageError(
             f"case {context.case.name}, {side.name} side: no output has a gradient: no parameter and no floating input "
-            "leads to one. Name the step forward alone"
+            "leads to one. Give the step forward alone (`align check --step forward`)"
         )
     return total
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from align.errors import UsageError
+from align.probing import listening
 from align.record.context import Context, arguments
 from align.record.observer import leaves
 from align.record.subject import Subject
@@ -39,9 +40,11 @@ def record(context: Context) -> None:
         if case.features:
             features = getattr(now.model, case.features)(*now.inputs, **now.keywords)
             context.emit("features", features, "output", headline=True)
-        with now.randomness(), context.observing(now.model):
+        with now.randomness(), context.observing(now.model), _probing(context) as probed:
             outputs = now.run()
         _emit_outputs(context, "output" if case.alone else "logits", outputs, headline=True)
+        for name, value in probed.items():
+            context.emit(f"probed/{name}", value, "output", headline=True)
         side.set_training(now.model, True)
         trained = _subject(context, now.model, "training")
         with trained.randomness(), _counting(context, now.model) as counts:
@@ -60,6 +63,27 @@ def _emit_outputs(context: Context, name: str, outputs: Any, *, headline: bool =
         )
     for path, tensor in found:
         context.emit(f"{name}{path}", tensor, "output", headline=headline)
+
+
+@contextmanager
+def _probing(context: Context) -> Iterator[dict[str, Any]]:
+    """The first value of every probe that the case names. One that the reference does not meet is an error in the case.
+
+    Of the port it is a result that is missing.
+    """
+    case, met = context.case, dict[str, Any]()
+
+    def probed(name: str, tensor: Any) -> None:
+        met.setdefault(name, context.side.to_numpy(tensor) if name in case.probes else None)
+
+    with listening(probed):
+        yield met
+    lacking = [name for name in case.probes if name not in met]
+    if lacking and context.side.name == "torch":
+        there = ", ".join(met) or "none"
+        raise UsageError(f"case {case.name}: the reference has no align.probe({lacking[0]!r}, ...); it has: {there}")
+    for name in met.keys() - set(case.probes):
+        del met[name]
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from align.compare.verdict import Verdict
 from align.errors import AlignError
 from align.gate import judged
 from align.mutate.runner import code_digest
-from align.pipeline import Options, Recorder, launch
-from align.record.process import ROOT, SideProcess
-from align.sides import SIDES
+from align.pipeline import Options, Recorder
+from align.record.process import ROOT
+from align.running import Running
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ def run(cases: Iterable[Case], out: Path, told: Callable[[Case, Outcome], None],
     kept = {} if fresh else _read(out / "outcomes.jsonl")
     digest = code_digest(ROOT / "align")
     answer = []
-    with ExitStack() as stack:
-        sides = _Sides(stack)
+    with Running() as sides:
         for case in cases:
             key = hashlib.sha256(f"{json.dumps(asdict(case))} {digest}".encode()).hexdigest()[:16]
             outcome = kept.get(key)
@@ -61,27 +59,7 @@ def run(cases: Iterable[Case], out: Path, told: Callable[[Case, Outcome], None],
     return answer
 
 
-class _Sides:
-    """Both sides' processes, started again after a failure."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._running: dict[str, SideProcess] = {}
-
-    def of(self, options: Options) -> dict[str, SideProcess]:
-        if not self._running:
-            # Their logs outlive the folder of any one case.
-            shelf = replace(options, case=replace(options.case, name="processes"))
-            self._running = {side: self._stack.enter_context(launch(side, shelf)) for side in SIDES}
-        return self._running
-
-    def end(self) -> None:
-        for process in self._running.values():
-            process.kill()
-        self._running = {}
-
-
-def _one(case: Case, out: Path, sides: _Sides) -> Outcome:
+def _one(case: Case, out: Path, sides: Running) -> Outcome:
     began = time.perf_counter()
     options = Options(case, out, case.steps)
     try:
@@ -91,7 +69,6 @@ def _one(case: Case, out: Path, sides: _Sides) -> Outcome:
             mapping = recorder.options.case.mapping
         outcome = _outcome(case, result, mapping)
     except AlignError as error:
-        sides.end()
         outcome = Outcome(case.name, None, error=str(error))
     shutil.rmtree(options.folder, ignore_errors=True)
     return replace(outcome, seconds=round(time.perf_counter() - began, 1))

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from align.case import Case, Input
+from align.case import Case, Input, Loss
 from align.errors import UsageError
 from align.locate.search import replay_module, replayed
 from align.pipeline import Options, Recorder
@@ -262,7 +262,9 @@ class Twins:
             (self._folder / f"twins/{name}.py").write_text(HEADS[side] + body)
             paths[side] = f"twins.{name}:Net"
         inputs = (Input("x", (4, 6), fill="normal"),)
-        case = Case(f"twins{self._count}", paths["torch"], paths["paddle"], {}, inputs, classes=8, iterations=1)
+        case = Case(
+            f"twins{self._count}", paths["torch"], paths["paddle"], {}, inputs, classes=8, loss=Loss(), iterations=1
+        )
         options = Options(case, self._folder / "out", (step,))
         options.folder.mkdir(parents=True)
         recorder = Recorder(options, lambda *_: None, self._processes)
