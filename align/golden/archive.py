@@ -24,7 +24,7 @@ from align.case import STEPS, Case, from_json
 from align.errors import Incomparable, UsageError
 from align.golden.thinning import THINNED, way_of
 from align.pipeline import TWIN
-from align.plan import open_plan, photographs
+from align.plan import folders, open_plan, photographs
 from align.record import manifest
 from align.record.hashing import file_hash
 from align.record.manifest import Manifest, Recording
@@ -152,8 +152,13 @@ def unpack(golden: Golden, parent: Path) -> dict[str, Recording]:
     (parts[PLAN] / IMAGES).mkdir()
     _extract(golden, parts)
     _images(golden, parts[PLAN] / IMAGES)
-    if open_plan(parts[PLAN]).id != golden.working.plan:
+    plan = open_plan(parts[PLAN])
+    if plan.id != golden.working.plan:
         raise UsageError(f"{golden.path}: its plan is not the one that was recorded; freeze it again")
+    if "data" in golden.steps:
+        if plan.description.get("classes") != [*folders.FILES]:
+            raise Incomparable(f"{golden.path}: frozen with other folders of classes than `data` reads now; freeze it again")
+        folders.make(plan.classes)
     told = {**golden.working.sources, "golden": golden.id}
     found = {}
     for part, made in ((TRUTH, golden.truth), (WORKING, golden.working)):
@@ -167,9 +172,9 @@ def unpack(golden: Golden, parent: Path) -> dict[str, Recording]:
         final = parts[part].rename(parent / f"{prefix}-{golden.id[:8]}.new")
         manifest.prune(parent, {final}, prefix)
         found[made.dtype] = Recording(final.rename(parent / f"{prefix}-{golden.id[:8]}"))
-    plan = parent / f"plan-{golden.working.plan}"
-    manifest.remove(plan)
-    parts[PLAN].rename(plan)
+    final = parent / f"plan-{golden.working.plan}"
+    manifest.remove(final)
+    parts[PLAN].rename(final)
     return found
 
 
