@@ -198,19 +198,19 @@ for name in ("pit_ti", "pit_s"):
     paddle.save(getattr(pit, name)(pretrained=False).state_dict(), f"{name}.pdparams")
 """
 FIRST = ("convert pit_s.pdparams pit_s.safetensors", "run --case pit_probe")
-GPU = ("docs/gpu.md",)
+OTHERWISE = ("docs/gpu.md", "docs/check.md")  # needs a GPU; has a pair of files of its own
 
 
 @pytest.mark.slow
 def test_the_commands_of_the_documents_run(run_python, tmp_path):
-    """Every `align` command of every page, in the order of reading; what needs a GPU can only be typed."""
+    """Every `align` command of every page, in the order of reading, but for those of OTHERWISE."""
     (tmp_path / "my_reference.py").write_text(NETWORK.format(module="torch", d="d"))
     (tmp_path / "my_port.py").write_text(NETWORK.format(module="paddle", d="D"))
     (tmp_path / "photographs" / "class").mkdir(parents=True)
     for path in photographs.shipped()[:3]:
         shutil.copy(path, tmp_path / "photographs" / "class")
     run_python(WEIGHTS, cwd=tmp_path)
-    pages = [page for page in WITH_COMMANDS if page not in (*GPU, "README_cn.md")]
+    pages = [page for page in WITH_COMMANDS if page not in (*OTHERWISE, "README_cn.md")]
     typed = [words[1:] for page in pages for words in commands(page) if words[0] == ".venv/bin/align"]
     for words in [*map(str.split, FIRST), *typed]:
         if words[0] == "record" and "here" in words:

@@ -157,7 +157,7 @@ def unpack(golden: Golden, parent: Path) -> dict[str, Recording]:
         raise UsageError(f"{golden.path}: its plan is not the one that was recorded; freeze it again")
     if "data" in golden.steps:
         if plan.description.get("classes") != [*folders.FILES]:
-            raise Incomparable(f"{golden.path}: frozen with other folders of classes than `data` reads now; freeze it again")
+            raise Incomparable(f"{golden.path}: frozen with other folders than `data` reads now; freeze it again")
         folders.make(plan.classes)
     told = {**golden.working.sources, "golden": golden.id}
     found = {}
