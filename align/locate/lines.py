@@ -164,7 +164,7 @@ def line_divergences(
     found: dict[tuple[str, int], tuple[str, Blame]] = {}
     counts: Counter[tuple[str, int]] = Counter()
     lone = [row for row in search.port.emissions if row not in search.reference.emissions]
-    for row in [*search.wrong, *lone]:
+    for row in [*lone, *search.wrong]:  # under a name of its own a tensor is missing under its right one
         if rows is not None and row not in rows:
             continue
         blame = search.named_otherwise(row) if row in lone else search.blame(row)

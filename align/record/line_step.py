@@ -82,7 +82,7 @@ def _load_is_told(side: Side, listener: Recorder) -> Iterator[None]:
 
     def loading(model: Any, state: Mapping[str, np.ndarray]) -> None:
         load(model, state)
-        listener.given(side.tensors(model))
+        listener.given(side.tensors(model), side.modules(model).values())
 
     side.load = loading  # type: ignore[method-assign]
     try:

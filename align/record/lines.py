@@ -265,8 +265,10 @@ class Recorder:
         own, other = (None if part is None else crc32(self._side.to_numpy(part).tobytes()) for part in parts)
         return own, other
 
-    def given(self, tensors: Iterable[Any]) -> None:
-        """The harness has written into these: what they held before is of no matter any more."""
+    def given(self, tensors: Iterable[Any], modules: Iterable[Any] = ()) -> None:
+        """The harness has written into these: what they held before, and how they were built, is of no matter now."""
+        for module in modules:
+            self._known.pop(id(module), None)
         for tensor in tensors:
             known = self._known.pop(id(tensor), None)
             if known is not None and known[0] is tensor:
