@@ -57,6 +57,7 @@ class Recorder:
         self._globals: dict[tuple[str, str], tuple[Any, int]] = {}
         self._defaults: dict[tuple[str, str, int], list[tuple[str, Any, int]]] = {}
         self._watched: dict[int, _Watched] = {}
+        self._given: set[int] = set()
 
     # What rewritten code calls: the step goes on whatever happens here
 
@@ -115,7 +116,7 @@ class Recorder:
         own = self._frames.setdefault(id(frame), {})
         self._calls += 1
         event = self._event(node, value, own)
-        if self.trace.nodes[node].op == "Call" and value is None:
+        if self.trace.nodes[node].op == "Call" and (value is None or self._is_of_given(event)):
             self._look_at_parameters(node, event)
         own[WHEN, node] = self._calls
         if event is not None:
@@ -241,6 +242,12 @@ class Recorder:
             if isinstance(value, (list, dict, set)) and len(value) != len(self.trace.events[event].members):
                 self._make(node, value, [*inputs])
 
+    def _is_of_given(self, event: int | None) -> bool:
+        """Whether a call was handed a model that the harness has loaded, or an iterator over a part of it."""
+        events = self.trace.events
+        inputs = [] if event is None else events[event].inputs
+        return any(n in self._given or not self._given.isdisjoint(events[n].inputs) for n in inputs)
+
     def _look_at_parameters(self, node: int, event: int | None) -> None:
         """What no expression shows: a backward pass writes gradients, an optimizer parameters; they return nothing."""
         inputs = [] if event is None else self.trace.events[event].inputs
@@ -266,15 +273,23 @@ class Recorder:
         return own, other
 
     def given(self, tensors: Iterable[Any], modules: Iterable[Any] = ()) -> None:
-        """The harness has written into these: what they held before, and how they were built, is of no matter now."""
-        for module in modules:
-            self._known.pop(id(module), None)
+        """The harness has written into these: what they held before, and how they were built, is of no matter now.
+
+        They are right, whatever layout the framework keeps them in.
+        """
+        tensors = list(tensors)
         for tensor in tensors:
-            known = self._known.pop(id(tensor), None)
+            known = self._known.get(id(tensor))
             if known is not None and known[0] is tensor:
                 before = self.trace.events[known[1]]
                 before.kind, before.print, before.inputs = "opaque", None, []
-            self._watched[id(tensor)] = _Watched(tensor, self._state_of(tensor))
+        self.trace.nodes.append(Node("", 0, 0, "Given", "", ""))
+        self.trace.events.append(Event(len(self.trace.nodes) - 1, [], "opaque"))
+        self._objects.append(None)
+        self._given.add(len(self.trace.events) - 1)
+        for thing in (*modules, *tensors):
+            self._remember(thing, len(self.trace.events) - 1)
+        self._watched |= {id(tensor): _Watched(tensor, self._state_of(tensor)) for tensor in tensors}
 
     def _bind(self, own: dict[Any, int], binds: Binding, value: Any, event: int, node: int) -> None:
         if isinstance(binds, str):
