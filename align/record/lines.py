@@ -345,7 +345,8 @@ class Recorder:
                     if self._objects[member] is value:
                         return member
         known = self._unchanged(value)
-        if known is not None and inputs and inputs[0] > known and self._side.is_tensor(value):
+        stale = known is not None and inputs and inputs[0] > known and known not in self._given
+        if known is not None and stale and self._side.is_tensor(value):
             # What it is read from has changed since it was seen: so may it have, without a count of its writes.
             found = of_array(self._side.to_numpy(value))
             if found != self.trace.events[known].print:
