@@ -3,7 +3,7 @@
 from align.locate.recognise import Prints, matched, same, weak
 from align.record.line_trace import Emission, Event, LineTrace
 
-PARTS = ("Subscript", "For")  # these take something out of a whole
+PARTS = ("Subscript", "For", "Write")  # these take something out of a whole, or write one of many
 FEW = 16  # integers up to which an array may well be a shape
 
 

@@ -128,7 +128,7 @@ def _with_constructor(trace: LineTrace, number: int) -> Where:
     """The line of an event; `built` is the call that made the object which is called there."""
     event = trace.events[number]
     where = _where(trace, event.node)
-    if trace.nodes[event.node].op == "Call" and event.inputs:
+    if trace.nodes[event.node].op in ("Call", "Write") and event.inputs:
         origin = trace.events[event.inputs[0]]
         made = trace.nodes[origin.node]
         if origin.kind == "opaque" and made.op == "Call" and made.file in trace.own:
@@ -145,7 +145,7 @@ def _named(node: Node) -> str:
     """What an expression is, for people."""
     if node.op in ("Name", "Attribute", "Held", "Constant"):
         return f"`{node.text}`"
-    if node.op == "Call":
+    if node.op in ("Call", "Write"):
         return f"`{node.text}(...)`" if len(node.text) <= LONGEST else f"`...{node.text[-LONGEST:]}(...)`"
     return KINDS.get(node.op, "the expression") + (f" ({node.text})" if node.text and node.op in OPERATIONS else "")
 

@@ -7,7 +7,7 @@ which have none, by the variables they were bound to.
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 from zlib import crc32
@@ -58,6 +58,7 @@ class Recorder:
         self._defaults: dict[tuple[str, str, int], list[tuple[str, Any, int]]] = {}
         self._watched: dict[int, _Watched] = {}
         self._given: set[int] = set()
+        self._writing: dict[int, int] = {}  # by the node of a call, that of what it writes into parameters
 
     # What rewritten code calls: the step goes on whatever happens here
 
@@ -251,6 +252,11 @@ class Recorder:
     def _look_at_parameters(self, node: int, event: int | None) -> None:
         """What no expression shows: a backward pass writes gradients, an optimizer parameters; they return nothing."""
         inputs = [] if event is None else self.trace.events[event].inputs
+        nodes = self.trace.nodes
+        if node not in self._writing:
+            nodes.append(replace(nodes[node], op="Write", children=(), binds=None))
+            self._writing[node] = len(nodes) - 1
+        node = self._writing[node]
         for watched in self._watched.values():
             before, now = watched.state, self._state_of(watched.tensor)
             if before == now:
