@@ -105,6 +105,7 @@ def mutate(folder, *arguments):
     return result.returncode, json.loads(result.stdout)
 
 
+@pytest.mark.slow
 def test_one_of_every_step_is_what_it_expects(tmp_path):
     case = find("pit_probe")
     case = replace(
