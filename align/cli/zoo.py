@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -11,11 +12,15 @@ from align.case import Case
 from align.cases import files
 from align.errors import UsageError
 from align.record.lock import exclusive
-from align.zoo import runner
+from align.report import zoo
+from align.zoo import changes, runner
+
+EXAMPLES = (
+    "align zoo --only 'resnet*' 'batch_norm*'",
+    "align zoo --pairs my_pairs.toml --markdown my_pairs.md",
+)
 
 SHIPPED = Path(__file__).resolve().parent.parent / "zoo"
-
-EXAMPLES = ("align zoo", "align zoo --only 'resnet*' 'batch_norm*'")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("log_reprod/zoo"), metavar="DIR", help="default: log_reprod/zoo"
     )
     parser.add_argument("--fresh", action="store_true", help="run again what DIR has outcomes of")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page with a table of all outcomes")
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON on standard output")
+    parser.epilog = "Exit code 1 if any pair differs, 2 if one could not be run."
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -37,7 +44,10 @@ def execute(args: argparse.Namespace) -> int:
         print(line(outcome), file=stream, flush=True)
 
     with exclusive(out):
-        outcomes = runner.run(cases, out, told, args.fresh)
+        done = runner.run(cases, out, told, args.fresh, changes.shipped())
+    outcomes = done.outcomes
+    if args.markdown:
+        args.markdown.write_text(zoo.page(outcomes, cases, done.versions, _command(args)))
     if args.json:
         print(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
     if any(outcome.error for outcome in outcomes):
@@ -45,20 +55,22 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if all(outcome.verdict == "aligned" for outcome in outcomes) else 1
 
 
+def _command(args: argparse.Namespace) -> str:
+    words = ["align zoo"]
+    for option, values in (("--pairs", args.pairs), ("--only", args.only)):
+        words += [option, *(shlex.quote(str(value)) for value in values)] if values else []
+    return " ".join([*words, "--markdown", str(args.markdown)])
+
+
 def line(outcome: runner.Outcome) -> str:
     """One outcome in one line: name, verdict, worst ratios, where and why."""
     ratios = " ".join(f"{step} {ratio:.3g}x" for step, ratio in outcome.ratios.items())
     told = f"{outcome.name:<32} {outcome.verdict or 'error':<10} {outcome.seconds:>6.1f} s  {ratios}"
-    if outcome.error:
-        return f"{told}  {outcome.error}"
     if outcome.verdict == "aligned":
         return told
-    found = outcome.divergence
-    if not found:
-        return f"{told}  {outcome.reason}"
-    port, cause = found["port"], found["cause"]
-    where = f"{Path(port['file']).name}:{port['line']}" if port else ""
-    return f"{told}  {found['module'] or ''}: {found['what']} {where} {cause['text'] if cause else ''}"
+    why = f"; {outcome.why}" if outcome.why else ""
+    changed = f"; with the change: {outcome.with_change}" if outcome.with_change else ""
+    return f"{told}  {zoo.found(outcome)}{why}{changed}"
 
 
 def _chosen(paths: list[Path], only: list[str] | None) -> list[Case]:

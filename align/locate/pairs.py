@@ -81,13 +81,20 @@ class Pairs:
         return None
 
 
-def alike(places: Mapping[str, Places]) -> bool:
-    """Whether the module trees can be replayed on each other: calls of one name stand under parents of one name."""
+def alike(places: Mapping[str, Places], parameters: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether the module trees can be replayed on each other: calls of one name stand under parents of one name.
+
+    Not where modules that hold the same parameters are called, on each side under a name that the other has not.
+    """
     common = places["torch"].keys() & places["paddle"].keys()
     functions_only = len(places["torch"]) == len(places["paddle"]) == 1
-    return (len(common) > 1 or functions_only) and all(
-        places["torch"][n]["parent"] == places["paddle"][n]["parent"] for n in common
-    )
+    if len(common) <= 1 and not functions_only:
+        return False
+    held = {side: _held(parameters[side]) for side in places}
+    apart = {side: {held[side].get(label) for label in calls if label not in common} for side, calls in places.items()}
+    if (apart["torch"] & apart["paddle"]) - {None}:
+        return False
+    return all(places["torch"][n]["parent"] == places["paddle"][n]["parent"] for n in common)
 
 
 def same(places: Mapping[str, Places], parameters: Mapping[str, Mapping[str, str]]) -> Pairs:
@@ -117,6 +124,7 @@ def pair(
             ported[label] = port
     chosen = frozenset(ported)
     ported |= _by_parameters(calls, ported)
+    ported |= _by_parameters(calls, ported, shapes=False)  # where a size is wrong, all that follow are
     ported |= _by_name(calls, places["torch"], ported)
     _make_consistent(ported, places, chosen)
     kept, inside = _dissolved(ported, places, _uncalled(calls, ported, parameters["paddle"]))
@@ -165,14 +173,17 @@ def _calls(places: Places, stored: Mapping[str, tuple[int, ...]], parameters: Ma
     return found
 
 
-def _by_parameters(calls: Mapping[str, Mapping[str, _Call]], ported: Mapping[str, str]) -> dict[str, str]:
-    """Calls whose modules hold the same parameters and that take and give the same shapes."""
+def _by_parameters(
+    calls: Mapping[str, Mapping[str, _Call]], ported: Mapping[str, str], shapes: bool = True
+) -> dict[str, str]:
+    """Calls whose modules hold the same parameters and that take and give the same shapes, or as many tensors."""
     groups: dict[Any, dict[str, list[str]]] = {}
     done = {"torch": set(ported), "paddle": set(ported.values())}
     for side, side_calls in calls.items():
         for label, call in side_calls.items():
             if call.parameters and label not in done[side]:
-                key = call.parameters, call.again, call.signature
+                taken = call.signature if shapes else tuple(what for what, _ in call.signature)
+                key = call.parameters, call.again, taken
                 groups.setdefault(key, {"torch": [], "paddle": []})[side].append(label)
     found: dict[str, str] = {}
     for group in groups.values():

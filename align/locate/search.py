@@ -178,7 +178,7 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
         parameters = {side: answer["parameters"] for side, answer in answers.items()}
         settings = {side: answer["settings"] for side, answer in answers.items()}
         mapping = recorder.options.case.mapping
-        if alike(places) and not mapping.get("modules"):
+        if alike(places, parameters) and not mapping.get("modules"):
             pairs, given = same(places, parameters), {}
         else:
             stored = {side: Store(folder, f"{step}-{side}").entries for side in places}

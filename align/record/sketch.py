@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 
 WIDTH = 8
+BLOCK = 1 << 19  # elements: 32 MB of signs
 PREFIX = "trajectory/"  # of the rows of `train_align` that hold a parameter's sketches, (iterations, WIDTH)
 
 
@@ -15,8 +16,16 @@ def sketch(name: str, array: np.ndarray) -> np.ndarray:
     signs: Achlioptas, "Database-friendly random projections", 2003): the rms of the difference of the sketches, divided
     by the root of the number of elements, estimates the rms of the difference of the arrays.
     """
-    flat = array.reshape(-1).astype(np.float64)
-    return _signs(name, flat.size) @ flat / np.sqrt(max(flat.size, 1))
+    flat = array.reshape(-1)
+    if flat.size <= BLOCK:
+        total = _signs(name, flat.size) @ flat.astype(np.float64)
+    else:  # a sign of its own for each would take more room than the array: the product of one's place and its block's
+        inner, outer = _signs(name, BLOCK), _signs(f"{name}/blocks", -(-flat.size // BLOCK))
+        total = np.zeros(WIDTH)
+        for number in range(outer.shape[1]):
+            block = flat[number * BLOCK : (number + 1) * BLOCK].astype(np.float64)
+            total += outer[:, number] * (inner[:, : block.size] @ block)
+    return total / np.sqrt(max(flat.size, 1))
 
 
 def _signs(name: str, size: int) -> np.ndarray:

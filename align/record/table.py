@@ -47,7 +47,10 @@ def table(side: Side, case: Case, plan: Plan, build: Callable[[], Any]) -> list[
     calls = _Calls(side)
 
     def run() -> list[Any]:
-        positional, keywords = arguments(case, context.inputs())
+        # Where there is a backward, with gradients at the inputs too: a first module may take it for granted that they
+        # are wanted (Paddle's `prelu` ends the process where they are not).
+        leaf = context.inputs(gradient=bool(specs))
+        positional, keywords = arguments(case, {name: side.fork(tensor) for name, tensor in leaf.items()})
         with side.drawing(Tape(case.seed, "table", by_order=True), model):
             return [tensor for _, tensor in leaves(side, model(*positional, **keywords))]
 

@@ -26,6 +26,7 @@ from align.sides import (
     paddle_gradients,
     paddle_initial,
     paddle_random,
+    paddle_recurrent,
     paddle_trace,
     round_constants,
 )
@@ -55,6 +56,7 @@ class PaddleSide:
         paddle.set_device(self._device)
         self._dtype = "float32"
         self._exact = ExitStack()
+        paddle_recurrent.install()
 
     def set_precision(self, dtype: str) -> None:
         self._dtype = dtype
@@ -75,7 +77,9 @@ class PaddleSide:
         if any(str(tensor.dtype).rpartition(".")[2] != self._dtype for tensor in floating):
             model = model.to(dtype=self._dtype)
         if self._dtype == "float64":
-            round_constants(model.sublayers(include_self=True))
+            # What SELU holds as attributes is written out in PyTorch's kernel, which does not round it.
+            layers = model.sublayers(include_self=True)
+            round_constants(layer for layer in layers if not isinstance(layer, paddle.nn.SELU))
         return model
 
     def writes(self) -> AbstractContextManager[Writes]:
@@ -183,9 +187,9 @@ class PaddleSide:
         return [*model.parameters(), *model.buffers()]
 
     def memory(self, tensor: paddle.Tensor) -> tuple[int, int]:
-        """Address and number of bytes of the values; (0, 0) where they do not lie in one piece."""
+        """Address and number of bytes of the values; (0, 0) where there are none, or not in one piece."""
         size = math.prod(tensor.shape)  # `tensor.size` is worked out by numpy, at ten times the cost
-        if not tensor.is_dense() or size == 0:
+        if not tensor.is_dense() or size == 0 or not tensor._is_initialized():
             return 0, 0
         return tensor.data_ptr(), size * tensor.element_size()
 
@@ -303,7 +307,15 @@ class PaddleSide:
 
 
 def _reference_layout(array: np.ndarray, owner: paddle.nn.Layer) -> np.ndarray:
-    """Paddle's Linear holds (in, out), PyTorch's (out, in): the same view serves both ways. Nothing else differs."""
+    """Paddle's Linear holds (in, out), PyTorch's (out, in); Bilinear's bias is (1, out), PyTorch's (out,); LayerNorm's
+    scale and bias over several axes are flat, PyTorch's are not.
+
+    The same view serves both ways. Nothing else differs.
+    """
+    if isinstance(owner, paddle.nn.LayerNorm) and len(owner._normalized_shape) > 1:
+        return array.reshape(owner._normalized_shape if array.ndim == 1 else -1)
+    if isinstance(owner, paddle.nn.Bilinear) and array.ndim < 3:  # of its two tensors, the bias
+        return array[0] if array.ndim == 2 else array[None]
     return array.T if isinstance(owner, paddle.nn.Linear) and array.ndim == 2 else array
 
 

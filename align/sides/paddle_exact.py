@@ -3,10 +3,11 @@
 A twin asks what a port means, and a kernel's rounding is no meaning: the gradient of average pooling multiplies by a
 float32 of 1 / n, `pow` takes its exponent in float32, interpolation its positions and weights. In float64 runs these
 kernels are therefore completed or replaced here, whoever calls them, from the attributes that they are called with.
+So are those that hold a number from Python in float32: the scale of `selu`, the slope of `hardsigmoid`.
 What stands in for a kernel must agree with it to float32; where it does not, the kernel's own answer is taken, so that
 nothing a port does otherwise can be hidden, but only what float32 could not have shown either.
 
-A constant that is written with too few digits is another matter (the slope of `hardsigmoid`): that stays as it is.
+A constant that is written with too few digits is another matter (0.1666667 where 1 / 6 is meant): that stays as it is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ NEAR = 2.0**-16
 
 _assign, _multiply, _matmul = _C_ops.assign, _C_ops.multiply, _C_ops.matmul
 _elementwise_pow, _transpose = _C_ops.elementwise_pow, _C_ops.transpose
+_where, _exp, _clip = _C_ops.where, _C_ops.exp, _C_ops.clip
+_add, _subtract = _C_ops.add, _C_ops.subtract
 
 
 @contextmanager
@@ -30,9 +33,11 @@ def exact() -> Iterator[None]:
     places = [(_C_ops, name, replacement) for name, replacement in REPLACED.items() if hasattr(_C_ops, name)]
     places += [(paddle.Tensor, "__pow__", _pow)]  # the operator reaches no kernel by name
     held = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
+    held += [(_C_ops, "one_hot", _C_ops.one_hot)]
     try:
         for owner, name, replacement in places:
             setattr(owner, name, _exactly(getattr(owner, name), replacement))
+        _C_ops.one_hot = _widened(_C_ops.one_hot)
         yield
     finally:
         for owner, name, kernel in held:
@@ -49,6 +54,15 @@ def _exactly(kernel: Callable[..., Any], replacement: Callable[..., Any]) -> Cal
 
     call.__name__ = kernel.__name__
     return call
+
+
+def _widened(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """`one_hot` gives float32 whatever is asked for: what labels are then smoothed in would be float32 too."""
+
+    def one_hot(*args: Any, **kwargs: Any) -> Any:
+        return kernel(*args, **kwargs).astype("float64")
+
+    return one_hot
 
 
 def _agree(made: paddle.Tensor, better: paddle.Tensor) -> bool:
@@ -115,7 +129,49 @@ def _covered(before: int, after: int, size: int, stride: int, pad: int) -> np.nd
 def _pow(made: paddle.Tensor, x: paddle.Tensor, exponent: Any) -> paddle.Tensor | None:
     if not isinstance(exponent, float) or float(np.float32(exponent)) == exponent:
         return None
-    return _elementwise_pow(x, _constant(np.full(x.shape, exponent)))
+    return _elementwise_pow(x, _full(x, exponent))
+
+
+def _lp_pool(made: paddle.Tensor, x: paddle.Tensor, *attributes: Any) -> paddle.Tensor | None:
+    """(sum of x ^ p) ^ (1 / p), as an average whose gradient is exact times the number of places."""
+    kernel, power = _numbers(attributes[0], 2), attributes[-1]
+    if len(attributes) != 11 or power <= 0:
+        return None
+    strides, paddings, ceil, _, layout, _, over_all, adaptive, algorithm = attributes[1:-1]
+    raised = _elementwise_pow(x, _full(x, float(power)))
+    average = _C_ops.pool2d(  # by name: the one that `exact` has put in place
+        raised, kernel, strides, paddings, ceil, False, layout, "avg", over_all, adaptive, algorithm
+    )
+    total = _multiply(average, _full(average, float(np.prod(kernel))))
+    return _elementwise_pow(total, _full(average, 1 / power))
+
+
+def _selu(made: paddle.Tensor, x: paddle.Tensor, scale: float, alpha: float) -> paddle.Tensor:
+    # No overflow where the other branch counts: a gradient of 0 times infinity would be none.
+    low = _clip(x, float("-inf"), 0.0)
+    below = _multiply(_subtract(_exp(low), _full(x, 1.0)), _full(x, alpha))
+    return _multiply(_where(x > 0, x, below), _full(x, scale))
+
+
+def _hardsigmoid(made: paddle.Tensor, x: paddle.Tensor, slope: float, offset: float) -> paddle.Tensor | None:
+    line = _add(_multiply(x, _full(x, slope)), _full(x, offset))
+    inside = (made > 0).logical_and(made < 1)
+    return _where(inside, line, made.detach())
+
+
+def _label_smooth(made: paddle.Tensor, label: paddle.Tensor, prior: Any, epsilon: float) -> paddle.Tensor | None:
+    if prior is not None:
+        return None
+    kept = _multiply(label, _full(label, 1 - epsilon))
+    return _add(kept, _full(label, epsilon / int(label.shape[-1])))
+
+
+def _rrelu(made: paddle.Tensor, x: paddle.Tensor, lower: float, upper: float, is_test: bool) -> paddle.Tensor | None:
+    return _where(x >= 0, x, _multiply(x, _full(x, (lower + upper) / 2))) if is_test else None
+
+
+def _full(x: paddle.Tensor, value: float) -> paddle.Tensor:
+    return _constant(np.full(x.shape, value))
 
 
 def _interpolate(made: paddle.Tensor, x: paddle.Tensor, *attributes: Any) -> paddle.Tensor | None:
@@ -171,5 +227,10 @@ REPLACED: dict[str, Callable[..., Any]] = {
     "pool2d": _pool,
     "pool3d": _pool,
     "pow": _pow,
+    "lp_pool2d": _lp_pool,
+    "selu": _selu,
+    "hardsigmoid": _hardsigmoid,
+    "rrelu": _rrelu,
+    "label_smooth": _label_smooth,
     **{f"{kind}_interp": _interpolate for kind in ("linear", "bilinear", "trilinear", "bicubic")},
 }

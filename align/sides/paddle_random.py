@@ -168,6 +168,13 @@ def _dropout_mask(tape: Tape, x: Tensor, p: float, mode: str) -> Tensor:
     return _make(tape.bernoulli(keep, tuple(x.shape)) * scale, x.dtype, x.place)
 
 
+def _rrelu(tape: Tape, kernel: Callable[..., Any], x: Tensor, lower: Any, upper: Any, is_test: bool) -> Tensor:
+    if is_test:
+        return kernel(x, lower, upper, is_test)
+    slopes = np.where(_array(x) > 0, 1.0, tape.uniform(tuple(x.shape), float(lower), float(upper)))
+    return x * _make(slopes, x.dtype, x.place)
+
+
 def _bernoulli(tape: Tape, kernel: Callable[..., Any], x: Tensor) -> Tensor:
     return _make(tape.bernoulli(_array(x), tuple(x.shape)), x.dtype, x.place)
 
@@ -242,6 +249,7 @@ _ANSWERS: dict[str, Callable[..., Any]] = {
     "dropout": _dropout,
     "dropout_": _dropout_in_place,
     "fused_dropout_add": _fused_dropout_add,
+    "rrelu": _rrelu,
     "bernoulli": _bernoulli,
     "uniform": _uniform,
     "uniform_inplace_": _uniform_in_place,

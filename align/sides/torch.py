@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,16 @@ from align.record.origins import Writes
 from align.record.places import noting_constructors
 from align.record.randomness import Tape
 from align.record.tracer import Named, Tracer
-from align.sides import Spec, Switch, overridden, round_constants, torch_initial, torch_random, torch_trace
+from align.sides import (
+    Spec,
+    Switch,
+    overridden,
+    round_constants,
+    torch_exact,
+    torch_initial,
+    torch_random,
+    torch_trace,
+)
 
 
 class TorchSide:
@@ -38,10 +47,14 @@ class TorchSide:
                 )
             self._device = torch.device("cuda", 0)
         self._dtype = torch.float32
+        self._exact = ExitStack()
 
     def set_precision(self, dtype: str) -> None:
         self._dtype = getattr(torch, dtype)
         torch.set_default_dtype(self._dtype)
+        self._exact.close()
+        if dtype == "float64":
+            self._exact.enter_context(torch_exact.exact())
 
     def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any], seed: int = 0) -> Any:
         torch.manual_seed(seed)

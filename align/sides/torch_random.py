@@ -61,15 +61,16 @@ class _Mode(TorchDispatchMode):
         name = function._schema.name.removeprefix("aten::")
         # `out` is written to, and so is `self` where the name says so.
         answer = _ANSWERS.get(name.removesuffix("_"))
-        if answer is None:
+        if answer is None and name not in _WHOLE:
             if any(key in given and given[key] == value for key, value in _OFF.items()):
                 return function(*args, **kwargs)
             raise UsageError(
                 f"torch: {name} draws random numbers{_where(self._tape)}, and no answer of the tape is known for it; "
                 "write the model with rand, randn, bernoulli or dropout, or set its rate to 0"
             )
-        if name == "native_dropout":
-            return _native_dropout(self._tape, given)
+        if name in _WHOLE:
+            return _WHOLE[name](self._tape, given)
+        assert answer
         values = answer(self._tape, given)
         if given.get("out") is not None or name.endswith("_"):
             return _write(given["out"] if given.get("out") is not None else given["self"], values)
@@ -145,9 +146,25 @@ def _native_dropout(tape: Tape, given: Mapping[str, Any]) -> tuple[torch.Tensor,
     return value * mask * (1 / keep if keep else 0.0), mask
 
 
+def _rrelu(tape: Tape, given: Mapping[str, Any]) -> torch.Tensor:
+    """`noise`, which backward multiplies by, takes the slopes: drawn ones where the value is not positive, else 1."""
+    value, noise = given["self"], given["noise"]
+    low, high = float(given["lower"]), float(given["upper"])
+    if given["training"]:
+        noise.copy_(torch.from_numpy(tape.uniform(tuple(value.shape), low, high)))
+        noise.masked_fill_(value > 0, 1.0)
+        return value * noise
+    return torch.where(value >= 0, value, value * ((low + high) / 2))
+
+
+# Those that answer for a whole kernel, not for the numbers that it draws.
+_WHOLE: dict[str, Callable[[Tape, Mapping[str, Any]], Any]] = {
+    "native_dropout": _native_dropout,
+    "rrelu_with_noise": _rrelu,
+}
+
 _ANSWERS: dict[str, Callable[[Tape, Mapping[str, Any]], Any]] = {
     "bernoulli": _bernoulli,
-    "native_dropout": _native_dropout,
     "rand": lambda tape, given: tape.uniform(_shape(given)),
     "rand_like": lambda tape, given: tape.uniform(_shape(given)),
     "uniform": lambda tape, given: tape.uniform(_shape(given), given["from"], given["to"]),

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from align.mutate.runner import code_digest
 from align.pipeline import Options, Recorder
 from align.record.process import ROOT
 from align.running import Running
+from align.zoo.changes import Changes
+
+NONE = Changes()
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Outcome:
     """What was seen of one pair.
 
     `ratios`: by step the worst row's meaning in units of noise; `matched_by`: how many of the port's parameters were
-    found how; `error`: why nothing could be compared.
+    found how; `error`: why nothing could be compared; `why`: what differs, as the zoo knows it; `with_change`: the
+    verdict after the change that says so, None where none is known.
     """
 
     name: str
@@ -38,25 +42,68 @@ class Outcome:
     reason: str = ""
     error: str | None = None
     seconds: float = 0.0
+    why: str = ""
+    with_change: str | None = None
+
+    @property
+    def explained(self) -> bool:
+        """Whether it is aligned, or once the known change is made."""
+        return "aligned" in (self.verdict, self.with_change)
 
 
-def run(cases: Iterable[Case], out: Path, told: Callable[[Case, Outcome], None], fresh: bool = False) -> list[Outcome]:
-    """The outcome of every case, in their order; earlier ones in `out` of the same code and case are not run again."""
+@dataclass(frozen=True)
+class Done:
+    """The outcomes in the order of the cases, and the versions of what they were run with."""
+
+    outcomes: list[Outcome]
+    versions: Mapping[str, str]
+
+
+def run(
+    cases: Sequence[Case],
+    out: Path,
+    told: Callable[[Case, Outcome], None],
+    fresh: bool = False,
+    changes: Changes = NONE,
+) -> Done:
+    """The outcome of every case, in their order; earlier ones in `out` of the same code and case are not run again.
+
+    A pair that is not aligned, and has a change that is known to make it agree, is checked again with that.
+    """
     out.mkdir(parents=True, exist_ok=True)
     kept = {} if fresh else _read(out / "outcomes.jsonl")
     digest = code_digest(ROOT / "align")
     answer = []
     with Running() as sides:
         for case in cases:
-            key = hashlib.sha256(f"{json.dumps(asdict(case))} {digest}".encode()).hexdigest()[:16]
+            told_of = f"{json.dumps(asdict(case))} {changes.key(case)} {digest}"
+            key = hashlib.sha256(told_of.encode()).hexdigest()[:16]
             outcome = kept.get(key)
             if outcome is None:
-                outcome = _one(case, out, sides)
+                outcome = _with_change(case, out, sides, changes)
                 with (out / "outcomes.jsonl").open("a") as file:
                     file.write(json.dumps({"key": key, "outcome": asdict(outcome)}) + "\n")
             answer.append(outcome)
             told(case, outcome)
-    return answer
+        versions = _versions(sides, Options(cases[0], out, cases[0].steps)) if cases else {}
+    return Done(answer, versions)
+
+
+def _versions(sides: Running, options: Options) -> dict[str, str]:
+    """By package, of both sides and of Python."""
+    told = [process.request("environment") for process in sides.of(options).values()]
+    return {"python": told[0]["python"], **{k: v for answer in told for k, v in answer["versions"].items()}}
+
+
+def _with_change(case: Case, out: Path, sides: Running, changes: Changes) -> Outcome:
+    outcome = replace(_one(case, out, sides), why=changes.told(case) or case.summary)
+    if outcome.verdict == "aligned":
+        return replace(outcome, why="")
+    changed = changes.applied(case, out / "changed")
+    if changed is None:
+        return outcome
+    again = _one(changed, out, sides)
+    return replace(outcome, with_change=again.verdict or again.error, seconds=outcome.seconds + again.seconds)
 
 
 def _one(case: Case, out: Path, sides: Running) -> Outcome:

@@ -37,8 +37,11 @@ class Normalisation:
         centred = x - x.mean(self.axes, keepdims=True)
         variance = x.var(self.axes).reshape(-1)
         plain = (made - self._along(bias, x, 0.0)) / factor
-        slope = ((plain * centred).sum(self.axes) / np.square(centred).sum(self.axes)).reshape(-1)
-        best = int(np.argmin(variance))
+        with np.errstate(all="ignore"):  # a channel of one value tells nothing
+            slope = ((plain * centred).sum(self.axes) / np.square(centred).sum(self.axes)).reshape(-1)
+        if not variance.any():
+            return None
+        best = int(np.argmin(np.where(variance > 0, variance, np.inf)))
         solved = float(1 / slope[best] ** 2 - variance[best])
         if not solved > 0:
             return None
