@@ -34,6 +34,7 @@ class Tensor:
     owner: str
     print: tuple[float, ...] | None = None
     fed: tuple[float, ...] | None = None
+    parts: tuple[tuple[float, ...], ...] = ()  # sketches of the gradients of the projections that it may be made of
 
     @property
     def module(self) -> str:
@@ -63,7 +64,16 @@ class Pairing:
 
 def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Tensor]:
     return [
-        Tensor(r["name"], tuple(r["shape"]), r["kind"], r["owner"], _tuple(r["print"]), _tuple(r["fed"])) for r in rows
+        Tensor(
+            row["name"],
+            tuple(row["shape"]),
+            row["kind"],
+            row["owner"],
+            _tuple(row["print"]),
+            _tuple(row["fed"]),
+            tuple(map(tuple, row["parts"])),
+        )
+        for row in rows
     ]
 
 
@@ -158,11 +168,16 @@ class _Matcher:
         return min(groups, key=lambda group: (len(group[0]), -len(group[0][0].shape)), default=None)
 
     def fused(self) -> None:
-        """One weight on one side, equal parts of it in modules beside one another that the same values go into.
+        """One weight on one side, equal parts of it in modules beside one another.
 
-        Their biases go with them; a bias alone is too little to tell by.
+        Their gradients tell them, or that the same values go into them. Their biases go with them; a bias alone is too
+        little to tell by.
         """
         for turned in (False, True):
+            for tensor in [tensor for tensor in (self.ours if turned else self.theirs) if tensor.parts]:
+                beside = _grouped(self.theirs if turned else self.ours, _beside).values()
+                if chosen := next((found for group in beside if (found := _parts_of(tensor, group))), None):
+                    self._join_with_biases(tensor, chosen, turned, "value")
             pieces, whole = (self.theirs, self.ours) if turned else (self.ours, self.theirs)
             groups = [group for beside in _grouped(pieces, _beside).values() for group in _fed_together(beside)]
             for tensor in [tensor for tensor in whole if len(tensor.shape) > 1]:
@@ -171,16 +186,31 @@ class _Matcher:
                 if group:
                     groups.remove(group)
                     how = "value" if _equal(group[0].fed, tensor.fed) else "order"
-                    self._join(tensor, group, turned, how)
-                    biases = [_bias(pieces, piece) for piece in group]
-                    bias = _bias(whole, tensor)
-                    if bias and all(biases):
-                        self._join(bias, [one for one in biases if one], turned, how)
+                    self._join_with_biases(tensor, group, turned, how)
+
+    def _join_with_biases(self, whole: Tensor, pieces: list[Tensor], turned: bool, how: str) -> None:
+        there, here = (self.theirs, self.ours) if turned else (self.ours, self.theirs)
+        biases, bias = [_bias(there, piece) for piece in pieces], _bias(here, whole)
+        self._join(whole, pieces, turned, how)
+        if bias and all(biases):
+            self._join(bias, [one for one in biases if one], turned, how)
 
     def _join(self, whole: Tensor, pieces: list[Tensor], turned: bool, how: str) -> None:
         joined = PLUS.join(piece.name for piece in pieces)
         theirs, own = (joined, whole.name) if turned else (whole.name, joined)
         self.take(theirs, own, how)
+
+
+def _parts_of(whole: Tensor, pieces: list[Tensor]) -> list[Tensor]:
+    """Those of the pieces whose gradients are the parts of the whole's, in its order; none where one is missing."""
+    free, chosen = [p for p in pieces if p.kind == whole.kind and _makes_up([p] * len(whole.parts), whole)], []
+    for part in whole.parts:
+        found = next((piece for piece in free if _equal(piece.print, part)), None)
+        if found is None:
+            return []
+        free.remove(found)
+        chosen.append(found)
+    return chosen
 
 
 def _bias(tensors: Iterable[Tensor], weight: Tensor) -> Tensor | None:

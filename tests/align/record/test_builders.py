@@ -47,7 +47,7 @@ def test_dots_make_a_function_the_model_itself(net):
 BAD = [
     ("json", "expected package.module:name or file.py:name"),
     ("json:", "expected package.module:name"),
-    ("json:nothing", "module 'json' has no 'nothing'"),
+    ("json:nothing", "json has no 'nothing'"),
     ("no_such_package.models:net", "no module 'no_such_package'; check the import path and the working directory"),
     ("nowhere/port.py:Net", "no such file; give a Python file as folder/port.py:Net"),
     ("json:dumps(open)", "what stands in brackets must be literals, as in name(10, bias=False)"),
