@@ -177,7 +177,8 @@ class _Matcher:
             for tensor in [tensor for tensor in (self.ours if turned else self.theirs) if tensor.parts]:
                 beside = _grouped(self.theirs if turned else self.ours, _beside).values()
                 if chosen := next((found for group in beside if (found := _parts_of(tensor, group))), None):
-                    self._join_with_biases(tensor, chosen, turned, "value")
+                    join = self._join_with_biases if len(tensor.shape) > 1 else self._join
+                    join(tensor, chosen, turned, "value")
             pieces, whole = (self.theirs, self.ours) if turned else (self.ours, self.theirs)
             groups = [group for beside in _grouped(pieces, _beside).values() for group in _fed_together(beside)]
             for tensor in [tensor for tensor in whole if len(tensor.shape) > 1]:
@@ -202,15 +203,23 @@ class _Matcher:
 
 
 def _parts_of(whole: Tensor, pieces: list[Tensor]) -> list[Tensor]:
-    """Those of the pieces whose gradients are the parts of the whole's, in its order; none where one is missing."""
+    """Those of the pieces whose gradients are the parts of the whole's, in its order; none where one is missing.
+
+    A part without a gradient to speak of, as a key's bias before a softmax, is any piece that has none either.
+    """
+    least = NEAR * max(float(np.linalg.norm(part)) for part in whole.parts)
     free, chosen = [p for p in pieces if p.kind == whole.kind and _makes_up([p] * len(whole.parts), whole)], []
     for part in whole.parts:
-        found = next((piece for piece in free if _equal(piece.print, part)), None)
+        found = next((piece for piece in free if _equal(piece.print, part) or _silent(piece.print, part, least)), None)
         if found is None:
             return []
         free.remove(found)
         chosen.append(found)
     return chosen
+
+
+def _silent(one: tuple[float, ...] | None, other: tuple[float, ...], least: float) -> bool:
+    return one is not None and max(float(np.linalg.norm(sketch)) for sketch in (one, other)) < least
 
 
 def _bias(tensors: Iterable[Tensor], weight: Tensor) -> Tensor | None:

@@ -92,13 +92,15 @@ class _Calls:
 
 def _row(spec: Spec, gradient: np.ndarray | None, calls: _Calls) -> dict[str, Any]:
     told = {"name": spec.name, "shape": list(spec.shape), "kind": spec.kind, "owner": spec.owner}
-    parts = [] if gradient is None else [_sketch(part) for part in _squares(gradient)]
+    parts = [] if gradient is None else [_sketch(part) for part in _projections(gradient)]
     prints = {"print": None if gradient is None else _sketch(gradient), "fed": calls.fed(spec.name)}
     return {**told, **prints, "parts": [part for part in parts if part]}
 
 
-def _squares(array: np.ndarray) -> list[np.ndarray]:
-    """The gradients of two or three projections that a weight may be made of."""
+def _projections(array: np.ndarray) -> list[np.ndarray]:
+    """The gradients of two or three projections that a weight may be made of, or of three that a bias may be of."""
+    if array.ndim == 1 and array.size % 3 == 0:
+        return np.split(array, 3)
     if array.ndim != 2 or array.shape[0] not in (2 * array.shape[1], 3 * array.shape[1]):
         return []
     return np.split(array, array.shape[0] // array.shape[1])

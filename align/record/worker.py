@@ -131,7 +131,9 @@ class Worker:
             _log(error)
             self.side.set_precision("float32")
             return {
-                "rows": [{**asdict(spec), "print": None, "fed": None, "parts": []} for spec in self.side.specs(build())],
+                "rows": [
+                    {**asdict(spec), "print": None, "fed": None, "parts": []} for spec in self.side.specs(build())
+                ],
                 "raised": _told(error),
             }
 

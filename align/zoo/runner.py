@@ -123,12 +123,16 @@ def _one(case: Case, out: Path, sides: Running) -> Outcome:
 
 def _outcome(case: Case, result: Verdict, mapping: Mapping[str, Any]) -> Outcome:
     how = list(mapping.get("matched_by", {}).values())
-    worst = {step.step: step.worst for step in result.steps}
+    judged_rows = {
+        step.step: [row for row in step.rows if row.meaning and row.verdict != "noted"] for step in result.steps
+    }
     failing = [row for step in result.steps for row in step.failing]
     return Outcome(
         case.name,
         result.verdict,
-        ratios={step: row.meaning.ratio for step, row in worst.items() if row and row.meaning},
+        ratios={
+            step: max(row.meaning.ratio for row in rows if row.meaning) for step, rows in judged_rows.items() if rows
+        },
         rows=len(result.rows),
         noted=sum(row.verdict == "noted" for row in result.rows),
         matched_by={word: how.count(word) for word in dict.fromkeys(how)},
