@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What action.yml runs: the gate as its inputs say (variables ALIGN_*), its verdict as outputs, and the exit code that
 # `fail-on` asks for. The summary and the annotations are written by align itself.
-set -uo pipefail
+set -euo pipefail
 
 python="${ALIGN_PYTHON:-python}"
 out="${ALIGN_OUT:-align-report}"
@@ -42,8 +42,8 @@ command+=("${words[@]}" --out "$out")
 
 rm -f "$out/verdict.json"
 echo "+ $python -m align ${command[*]}"
-"$python" -m align "${command[@]}"
-code=$?
+code=0
+"$python" -m align "${command[@]}" || code=$?
 
 tell() {
     "$python" - "$out" "$1" <<'PYTHON'
@@ -55,7 +55,7 @@ PYTHON
 }
 verdict="$(tell verdict)"
 report=""
-[ -n "$verdict" ] && report="$out/report.html"
+if [ -n "$verdict" ]; then report="$out/report.html"; fi
 {
     echo "verdict=$verdict"
     echo "blamed-step=$(tell blamed_step)"
