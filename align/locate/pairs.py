@@ -188,6 +188,8 @@ def _by_parameters(
     found: dict[str, str] = {}
     for group in groups.values():
         theirs, ours = group["torch"], group["paddle"]
+        if not shapes and (len(theirs), len(ours)) != (1, 1):  # a fused projection, and its parts
+            continue
         if len(theirs) != len(ours):  # a shell around a module of the same parameters, on one side only
             ours_of_type = {calls["paddle"][label].type: label for label in ours}
             alike = [(label, ours_of_type.get(calls["torch"][label].type)) for label in theirs]
