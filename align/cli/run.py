@@ -181,6 +181,6 @@ def options_of(args: argparse.Namespace) -> Options:
         weights=args.weights,
         threads=args.threads,
         tf32=args.tf32,
-        roots=files.roots(args.case),
+        roots=files.roots(args.case or CASE),
         modules=tuple(args.modules),
     )

@@ -1,10 +1,13 @@
 """Cases of one's own on the command line: with probes, with a recipe, in two places, and from another package."""
 
+import argparse
 import json
 import re
 import shutil
 
 import pytest
+
+from align.cli import run
 
 CASES = """
 [[case]]
@@ -125,3 +128,10 @@ def test_another_package_brings_cases(align, tmp_path):
     result = align("cases", env={"PYTHONPATH": str(tmp_path)})
     assert result.returncode == 2
     assert "entry point brought:NONE of align.cases: AttributeError" in result.stderr
+
+
+def test_without_a_case_it_is_pit_ti():
+    parser = argparse.ArgumentParser()
+    run.configure(parser)
+    options = run.options_of(parser.parse_args([]))
+    assert (options.case.name, options.roots) == ("pit_ti", ())
