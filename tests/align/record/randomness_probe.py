@@ -54,6 +54,7 @@ DRAWS = {
     "dropout": lambda: functional.dropout(ones(4, 3), 0.25),
     "dropout2d": lambda: functional.dropout2d(ones(2, 3, 1, 2), 0.5),
     "alpha_dropout": lambda: functional.alpha_dropout(ones(4), 0.5, training=True),
+    "rrelu": lambda: functional.rrelu(-ones(4), training=True),
     "dropout_off": lambda: functional.dropout(ones(4), 0.5, training=False),
     "dropout_of_nothing": lambda: functional.dropout(ones(4), 0.0),
     "kept_for_certain": lambda: framework.bernoulli(ones(4)),
@@ -62,7 +63,10 @@ DRAWS = {
     "numpy": lambda: np.random.rand(3),
     "python": lambda: np.array([random.random(), random.uniform(1, 2)]),
 }
-UNANSWERED = {"poisson": lambda: framework.poisson(ones(3)), "rrelu": lambda: functional.rrelu(-ones(3), training=True)}
+UNANSWERED = {
+    "poisson": lambda: framework.poisson(ones(3)),
+    "binomial": lambda: framework.binomial(8 * ones(3), ones(3) / 2),
+}
 
 
 def _heads():
