@@ -10,10 +10,8 @@ import inspect
 import json
 import os
 import platform
-import re
 import sys
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -32,6 +30,7 @@ from align.record import line_step, manifest, memory, replay, table
 from align.record.builders import HINT, resolve
 from align.record.context import Context
 from align.record.copies import FORK, LEAVE, serve_copy
+from align.record.failures import Raised, dependent, failure, in_one_line, kernel_missing, log_trace, missing
 from align.record.noise import NoiseMeter
 from align.record.observer import Sink
 from align.record.origins import origins
@@ -39,15 +38,7 @@ from align.record.settings import settings, treated
 from align.record.store import Overwritten, Store, StoreWriter
 from align.sides import Side
 
-OWN = Path(__file__).resolve().parents[1]
-LONGEST = 300  # characters of an exception's first line that are passed on; the log has all
 OTHER = {"torch": "paddle", "paddle": "torch"}
-# Paddle's own words.
-MISSING_KERNEL = re.compile(r"key \((\w+),[^)]*\), (float16|bfloat16|float64)\) of kernel `(\w+)` is not registered")
-
-
-class Raised(Exception):
-    """A user's code raised; the message says which, and what."""
 
 
 @dataclass
@@ -124,17 +115,19 @@ class Worker:
             raise
         except (Exception, SystemExit) as error:
             if self.side.name == "torch":
-                told = ", ".join(
+                called = ", ".join(
                     f"{spec.argument}{'=' * bool(spec.argument)}{spec.shape} {spec.dtype}" for spec in todo.inputs
                 )
-                raise Raised(f"{path}, called with {told}: {_told(error)}; --input says what it is given") from error
-            _log(error)
+                raise Raised(
+                    f"{path}, called with {called}: {in_one_line(error)}; --input says what it is given"
+                ) from error
+            log_trace(error)
             self.side.set_precision("float32")
             return {
                 "rows": [
                     {**asdict(spec), "print": None, "fed": None, "parts": []} for spec in self.side.specs(build())
                 ],
-                "raised": _told(error),
+                "raised": in_one_line(error),
             }
 
     def _specs(self, builder: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -148,7 +141,7 @@ class Worker:
             raise
         except (Exception, SystemExit) as error:
             hint = f"; {HINT}" if isinstance(error, TypeError) and inspect.isroutine(found) else ""
-            raise Raised(f"{builder}: to build it raised {_told(error)}{hint}") from error
+            raise Raised(f"{builder}: to build it raised {in_one_line(error)}{hint}") from error
 
     def read_weights(self, package: str, path: str, folder: str) -> dict[str, Any]:
         """Read a user's weight file with the side's package and leave it as a store `weights` in `folder`."""
@@ -186,13 +179,13 @@ class Worker:
                 # The reference has no such excuse.
                 if self.side.name == "torch":
                     raise
-                told = _kernel_missing(error, state.dtype)
+                told = kernel_missing(error, state.dtype)
                 if told and not state.twin:  # of the framework's build: no port could do otherwise
                     elsewhere = ", or with --device gpu, where Paddle has more of them" * (state.device == "cpu")
                     told = f"{told}; run with --dtype float32{elsewhere}"
                     raise EnvironmentFault(f"{step} in {state.dtype} on {state.device}: {told}") from error
-                _log(error)
-                state.failures[step] = f"{manifest.NO_KERNEL}{told}" if told else _told(error)
+                log_trace(error)
+                state.failures[step] = f"{manifest.NO_KERNEL}{told}" if told else in_one_line(error)
         state.files.update(writer.hashes)
 
     def noise(self, run: str, step: str, dtype: str, truth: str, seed: int) -> dict[str, Any]:
@@ -363,7 +356,7 @@ def _resolved(builder: str) -> Any:
     except AlignError:
         raise
     except (Exception, SystemExit) as error:
-        raise Raised(f"{builder}: to import it raised {_told(error)}") from error
+        raise Raised(f"{builder}: to import it raised {in_one_line(error)}") from error
 
 
 def _code(packages: Collection[str]) -> dict[str, Any]:
@@ -374,41 +367,6 @@ def _code(packages: Collection[str]) -> dict[str, Any]:
         if file and any(name == package or name.startswith(f"{package}.") for package in packages):
             found[name] = {"file": file, "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
     return found
-
-
-def failure(error: BaseException) -> dict[str, Any]:
-    error = EnvironmentFault.of_full_disk(error, "the recording") or error
-    if isinstance(error, AlignError):
-        return {"event": "error", "kind": type(error).__name__, "message": str(error)}
-    _log(error)
-    return {"event": "error", "kind": "raised", "message": str(error) if isinstance(error, Raised) else _told(error)}
-
-
-def _kernel_missing(error: BaseException, dtype: str) -> str | None:
-    """That Paddle's build has no kernel for the type that was asked for; None for all else.
-
-    A port that casts to half by itself in a run that is not is the port's own fault, and stays one.
-    """
-    found = MISSING_KERNEL.search(str(error))
-    if not found or found[2] != dtype:
-        return None
-    return f"Paddle has no {dtype} kernel of {found[3]!r} for {found[1]}"
-
-
-def _log(error: BaseException) -> None:
-    with suppress(OSError):  # the log may lie on the disk that is full
-        traceback.print_exception(error)
-
-
-def _told(error: BaseException) -> str:
-    """The exception in one line, with the last line of the user's own code that it passed through."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} at {error.filename}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    outside = [f for f in frames if OWN not in Path(f.filename).resolve().parents and "site-packages" not in f.filename]
-    where = f" at {outside[-1].filename}:{outside[-1].lineno}" if outside else ""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:LONGEST]}{where}"
 
 
 def main(name: str) -> None:
@@ -438,34 +396,12 @@ def main(name: str) -> None:
             event = {"event": "done", **getattr(worker, operation)(**request)}
         except (Exception, SystemExit) as error:
             if worker is None and isinstance(error, ModuleNotFoundError):
-                error = _missing(name, error)
+                error = missing(name, error)
             event = failure(error)
         if OTHER[name] in sys.modules:
             # There is no way back from an import: the process is of no further use.
-            event = {**failure(UsageError(_dependent(name))), "final": True}
+            event = {**failure(UsageError(dependent(name, OTHER[name]))), "final": True}
         send(event)
-
-
-def _dependent(name: str) -> str:
-    other = sys.modules[OTHER[name]]
-    by = [m.__file__ for m in list(sys.modules.values()) if getattr(m, OTHER[name], None) is other and _is_users(m)]
-    who = f" ({by[0]})" if by else ""
-    return (
-        f"the {name} process imported {OTHER[name]!r}{who}: what it ran is no independent side; keep the two "
-        "frameworks in files of their own. The reference is the torch side, the port the paddle side"
-    )
-
-
-def _is_users(module: Any) -> bool:
-    file = getattr(module, "__file__", None)
-    return isinstance(file, str) and "site-packages" not in file and OWN not in Path(file).resolve().parents
-
-
-def _missing(name: str, error: ModuleNotFoundError) -> AlignError:
-    return EnvironmentFault(
-        f"{sys.executable} cannot import {error.name!r}, which the {name} side needs; run scripts/setup.sh or name an "
-        f"interpreter that has it with --{name}-python"
-    )
 
 
 if __name__ == "__main__":
