@@ -14,7 +14,8 @@ from typing import Any
 
 from align.errors import AlignError, UsageError
 from align.pipeline import Options
-from align.record.worker import Worker, failure
+from align.record.failures import failure
+from align.record.worker import Worker
 
 LOCK = threading.Lock()  # numpy's generator, which both sides draw from, is one
 
