@@ -116,6 +116,11 @@ class Case:
         """Whether there is no recipe: two models, and nothing around them."""
         return self.loss is None
 
+    @property
+    def followed(self) -> tuple[str, ...]:
+        """Steps that draw: as the port records them, it reads how the reference's values lay under its masks."""
+        return ALONE if self.alone else ("train_align",)
+
 
 def package_of(path: str) -> str:
     """The top package of an import path `package.module:name(...)`, or the name that a file `folder/port.py` gets."""

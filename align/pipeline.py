@@ -286,11 +286,12 @@ class Recorder:
 
     def _wait_for_reference(self, side: str, step: str) -> None:
         """Block until the reference has what the step reads."""
-        if side == "torch" or "torch" not in self.options.sides or step not in NEEDS:
+        needed = step if step in self.options.case.followed else NEEDS.get(step)
+        if side == "torch" or "torch" not in self.options.sides or needed is None:
             return
-        self._ready[self.options.dtype, NEEDS[step]].wait()
+        self._ready[self.options.dtype, needed].wait()
         if self._stopped.is_set():
-            raise UsageError(f"{side} side, {step}: the reference stopped before it recorded {NEEDS[step]}")
+            raise UsageError(f"{side} side, {step}: the reference stopped before it recorded {needed}")
 
     def _prune(self, recordings: dict[tuple[str, str], Recording]) -> None:
         keep = {recording.folder for recording in recordings.values()}

@@ -8,7 +8,7 @@ the float64 run's own error when perturbed, and one float64 ulp.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from align.compare.ulp import ulp
 
@@ -32,7 +32,11 @@ class Noise:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one row: its size and scale, and its noise in the working type and in float64."""
+    """What was measured of one row: its size and scale, and its noise in the working type and in float64.
+
+    `cancelled`: rounding has eaten more than half of its digits. What is left of it, a gradient that is zero but for
+    rounding, say, has no relative noise that others could share.
+    """
 
     kind: str
     size: int
@@ -40,6 +44,12 @@ class Measured:
     scale_max: float
     working: Noise
     twin: Noise
+    cancelled: bool = False
+
+    @property
+    def pools(self) -> bool:
+        """Whether it is small enough to need the others' errors."""
+        return 0 < self.size < SMALL and self.scale_rms > 0
 
 
 def floor(dtype: str, scale_rms: float, scale_max: float) -> Noise:
@@ -62,7 +72,8 @@ def measure(
     twin = floor("float64", *scale).joined(working.times(2.0 ** (DIGITS[dtype] - DIGITS["float64"])))
     for error in runs.get("float64", ()):
         twin = twin.joined(Noise(*error))
-    return Measured(kind, size, *scale, working, twin)
+    cancelled = working.rms > scale[0] * 2.0 ** (-DIGITS[dtype] / 2)
+    return Measured(kind, size, *scale, working, twin, cancelled)
 
 
 def pooled(rows: Mapping[str, Measured]) -> dict[str, Measured]:
@@ -72,16 +83,14 @@ def pooled(rows: Mapping[str, Measured]) -> dict[str, Measured]:
     """
     pools: dict[str, list[Measured]] = {}
     for row in rows.values():
-        if 0 < row.size < SMALL and row.scale_rms > 0:
+        if row.pools and not row.cancelled:
             pools.setdefault(row.kind, []).append(row)
     shared = {kind: (_pool(pool, "working"), _pool(pool, "twin")) for kind, pool in pools.items()}
     answer = {}
     for name, row in rows.items():
-        if 0 < row.size < SMALL and row.scale_rms > 0:
+        if row.pools and row.kind in shared:
             working, twin = (relative.times(row.scale_rms) for relative in shared[row.kind])
-            row = Measured(
-                row.kind, row.size, row.scale_rms, row.scale_max, row.working.joined(working), row.twin.joined(twin)
-            )
+            row = replace(row, working=row.working.joined(working), twin=row.twin.joined(twin))
         answer[name] = row
     return answer
 

@@ -145,10 +145,12 @@ def unseen(rows: Iterable[Row]) -> tuple[str, ...]:
     for row in rows:
         if row.kind not in SUBJECTS or row.name.startswith(INSIDE):
             continue
-        name = row.name
-        for prefix in ("random/", "loop/", "accumulated/", "evaluation/", "ema/", "grad/", "param/"):
+        where = name = row.name
+        for prefix in ("random/", "loop/", "accumulated/", "evaluation/"):  # the same, at another time
+            where = name = name.removeprefix(prefix)
+        for prefix in ("ema/", "grad/", "param/"):
             name = name.removeprefix(prefix)
-        kind = "parameter" if name != row.name or row.kind == "parameter" else row.kind
+        kind = "parameter" if name != where or row.kind == "parameter" else row.kind
         subject = f"{kind} {name}"
         seen[subject] = seen.get(subject, False) or row.verdict != "insensitive"
     return tuple(subject for subject, visible in seen.items() if not visible)

@@ -6,6 +6,7 @@ A call that raises, and whose caller goes on, never tells its end: it is known b
 import sys
 from collections import Counter
 from types import FrameType
+from typing import Any
 
 from align.record.source import OWN
 
@@ -18,6 +19,7 @@ class Calls:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._running: list[tuple[str, FrameType]] = []
+        self._given: dict[str, tuple[Any, ...]] = {}  # by the calls that run
 
     def enter(self, module: str) -> str:
         """A module begins to run; the answer is its label."""
@@ -39,6 +41,20 @@ class Calls:
         while self._running and self._running[-1][1] not in stack:
             self._running.pop()
         return label
+
+    def begin(self, module: str, given: Any) -> None:
+        """`enter` as a hook that keeps what the call was given for as long as it runs."""
+        label = self.enter(module)
+        self._given[label] = given if isinstance(given, tuple) else (given,)
+
+    def end(self, module: str, _: Any) -> None:
+        """`leave` as a hook."""
+        self._given.pop(self.leave(module), None)
+
+    @property
+    def given(self) -> tuple[Any, ...]:
+        """What the innermost call was given, as far as it began by `begin`."""
+        return self._given.get(self.innermost, ())
 
     @property
     def innermost(self) -> str:

@@ -15,6 +15,7 @@ from align import mapping
 from align.case import Case
 from align.errors import UsageError
 from align.plan import Plan
+from align.record.arrangement import Slices
 from align.record.builders import resolve
 from align.record.naming import Naming, parts
 from align.record.noise import one_ulp_off
@@ -131,17 +132,24 @@ class Context:
         return observe(self.side, model, self._sink, gradients=gradients, only=self._modules, copy=self._copy)
 
     @contextmanager
-    def randomness(self, scope: str, model: Any = None) -> Iterator[Tape]:
+    def randomness(self, scope: str, model: Any = None, counted: str | None = None) -> Iterator[Tape]:
         """Random functions of the framework, of numpy and of Python give both sides the same numbers in this block.
 
         Those of the framework are answered by the tape that is handed out, see `Side.drawing`; the generators of
         `numpy.random` and `random` are seeded, and put back afterwards. All depends on the plan's seed and on `scope`
         alone, neither on the dtype nor on a perturbation.
+
+        `counted` names a row for the number of draws, if there are any. Then the port's masks lie where the reference's
+        values lay: the reference's row tells, and the step must be one that the port waits for (`Case.followed`).
         """
         mapped = self.case.mapping
         unlike = self.case.port_names is not None or bool(mapped.get("modules"))
         unlike = unlike or any(name != own for name, own in mapped.get("parameters", {}).items())
-        tape = Tape(self.case.seed, scope, by_order=unlike)
+        looking, laid = bool(counted) and self.side.name == "torch" and not self.perturbed, {}
+        if counted and self.side.name != "torch":
+            told = self.recorded(scope.partition("/")[0]).entries.get(counted)
+            laid = _laid(told.facts if told else None)
+        tape = Tape(self.case.seed, scope, by_order=unlike, looking=looking, laid=laid)
         states = random.getstate(), np.random.get_state()
         seed = zlib.crc32(f"{self.case.seed}/{scope}".encode())
         random.seed(seed)
@@ -152,6 +160,9 @@ class Context:
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
+        if counted and tape.log:
+            facts = {"laid": [[*draw, found.as_json()] for draw, found in tape.laid.items()]}
+            self.emit(counted, np.int64(len(tape.log)), "statistic", facts=facts if tape.laid else None)
 
     def watching(self, model: Any, **objects: tuple[Any, str]) -> AbstractContextManager[None]:
         """Around a training loop, for whoever looks at its acts (`align.record.acts`); nobody does while it records.
@@ -204,13 +215,20 @@ class Context:
     def emit_draws(self, tape: Tape) -> None:
         """Record every draw: `draw/<module call>/<index>/shape`, without axes of one, and `.../<kind>`, its settings.
 
-        How often, from where and over which axes is thus compared draw by draw, and rates exactly.
+        How often, from where and over which axes is thus compared draw by draw, and rates exactly. The shape is sorted
+        where two models stand alone: a port may hold its axes in another order.
         """
         for draw in tape.log:
             name = f"draw/{draw.module}/{draw.index}" if draw.module else f"draw/{draw.index}"
-            self.emit(f"{name}/shape", np.array([size for size in draw.shape if size != 1], np.int64), "statistic")
+            shape = [size for size in draw.shape if size != 1]
+            shape = sorted(shape) if self.case.alone else shape
+            self.emit(f"{name}/shape", np.array(shape, np.int64), "statistic")
             if draw.settings:
                 self.emit(f"{name}/{draw.kind}", np.array(list(draw.settings.values()), np.float64), "statistic")
+
+
+def _laid(facts: Mapping[str, Any] | None) -> dict[tuple[str, int], Slices]:
+    return {(module, index): Slices.from_json(axes) for module, index, axes in (facts or {}).get("laid", ())}
 
 
 def arguments(case: Case, tensors: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:

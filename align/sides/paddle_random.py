@@ -36,22 +36,21 @@ def drawing(tape: Tape, model: Any, hooked: Hooked) -> Iterator[None]:
         for owner, name, replacement in _replacements(tape, guard):
             stack.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, replacement)
+        stack.callback(setattr, tape, "given", tape.given)
         if model is not None:
             tape.running = lambda: calls.innermost
+            tape.given = lambda: (_array(value) for value in calls.given if isinstance(value, Tensor))
             stack.enter_context(hooked(model, *_hooks(calls, guard)))
         yield
         guard.check("something")
 
 
 def _hooks(calls: Calls, guard: "_Guard") -> tuple[Callable[[str, Any], None], Callable[[str, Any], None]]:
-    def before(module: str, _: Any) -> None:
-        calls.enter(module)
-
-    def after(module: str, _: Any) -> None:
+    def after(module: str, outputs: Any) -> None:
         guard.check("something")
-        calls.leave(module)
+        calls.end(module, outputs)
 
-    return before, after
+    return calls.begin, after
 
 
 class _Guard:
@@ -165,7 +164,7 @@ def _dropout_mask(tape: Tape, x: Tensor, p: float, mode: str) -> Tensor:
     """What is multiplied by: with `upscale_in_train` survivors are divided by the probability of survival."""
     keep = 1 - p
     scale = 1 / keep if mode == "upscale_in_train" and keep > 0 else 1.0
-    return _make(tape.bernoulli(keep, tuple(x.shape)) * scale, x.dtype, x.place)
+    return _make(tape.bernoulli(keep, tuple(x.shape), partial(_array, x)) * scale, x.dtype, x.place)
 
 
 def _rrelu(tape: Tape, kernel: Callable[..., Any], x: Tensor, lower: Any, upper: Any, is_test: bool) -> Tensor:

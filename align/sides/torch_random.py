@@ -7,6 +7,7 @@ here is an error, and none is overlooked.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from align.record.randomness import Tape
 from align.record.tracer import Hooked
 
 DRAWS = torch.Tag.nondeterministic_seeded
+# A dropout makes its mask in the likeness of what it drops from.
+LIKE = {torch.ops.aten.empty_like.default, torch.ops.aten.new_empty.default}
 _OFF: dict[str, Any] = {"p": 0, "dropout_p": 0, "dropout": 0, "train": False, "training": False}
 
 
@@ -29,33 +32,32 @@ def drawing(tape: Tape, model: Any, hooked: Hooked) -> Iterator[None]:
     calls = Calls()
     with ExitStack() as stack:
         stack.callback(setattr, tape, "running", tape.running)
+        stack.callback(setattr, tape, "given", tape.given)
         if model is not None:
             tape.running = lambda: calls.innermost
-            stack.enter_context(hooked(model, _silent(calls.enter), _silent(calls.leave)))
+            tape.given = lambda: (_array(value) for value in calls.given if isinstance(value, torch.Tensor))
+            stack.enter_context(hooked(model, calls.begin, calls.end))
         # Fused attention draws inside its kernel; this backend is made of products, a softmax and a dropout.
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(_Mode(tape))
         yield
 
 
-def _silent(call: Callable[[str], str]) -> Callable[[str, Any], None]:
-    def hook(module: str, _: Any) -> None:
-        call(module)
-
-    return hook
-
-
 class _Mode(TorchDispatchMode):
     def __init__(self, tape: Tape) -> None:
         super().__init__()
         self._tape = tape
+        self._like: tuple[Any, Any] = (None, None)  # the last tensor made in another's likeness, and that other
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if DRAWS not in getattr(function, "tags", ()):
-            return function(*args, **kwargs)
+            made = function(*args, **kwargs)
+            if function in LIKE:
+                self._like = made, args[0]
+            return made
         given = {argument.name: argument.default_value for argument in function._schema.arguments}
         given |= {**dict(zip(given, args, strict=False)), **kwargs}
         name = function._schema.name.removeprefix("aten::")
@@ -71,6 +73,8 @@ class _Mode(TorchDispatchMode):
         if name in _WHOLE:
             return _WHOLE[name](self._tape, given)
         assert answer
+        if given.get("self") is self._like[0]:
+            given["onto"] = self._like[1]
         values = answer(self._tape, given)
         if given.get("out") is not None or name.endswith("_"):
             return _write(given["out"] if given.get("out") is not None else given["self"], values)
@@ -103,6 +107,10 @@ def _array(value: Any) -> Any:
     return value.detach().double().cpu().numpy() if isinstance(value, torch.Tensor) else value
 
 
+def _onto(value: Any) -> Callable[[], np.ndarray] | None:
+    return None if value is None else partial(_array, value)
+
+
 def _shape(given: Mapping[str, Any]) -> tuple[int, ...]:
     if "size" in given:
         return tuple(given["size"])
@@ -111,7 +119,9 @@ def _shape(given: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _bernoulli(tape: Tape, given: Mapping[str, Any]) -> np.ndarray:
     # bernoulli(probabilities), bernoulli(shape of this, p), and bernoulli_(p): only the first has no p.
-    return tape.bernoulli(_array(given["p"] if "p" in given else given["self"]), _shape(given))
+    return tape.bernoulli(
+        _array(given["p"] if "p" in given else given["self"]), _shape(given), _onto(given.get("onto"))
+    )
 
 
 def _normal(tape: Tape, given: Mapping[str, Any]) -> np.ndarray:
@@ -142,7 +152,7 @@ def _native_dropout(tape: Tape, given: Mapping[str, Any]) -> tuple[torch.Tensor,
     value, keep = given["input"], 1 - given["p"]
     if given["train"] is False:
         return value.clone(), torch.ones_like(value, dtype=torch.bool)
-    mask = torch.from_numpy(tape.bernoulli(keep, tuple(value.shape))).to(value.device)
+    mask = torch.from_numpy(tape.bernoulli(keep, tuple(value.shape), _onto(value))).to(value.device)
     return value * mask * (1 / keep if keep else 0.0), mask
 
 

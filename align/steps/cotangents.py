@@ -26,9 +26,12 @@ def _subject(context: Context, inputs: dict[str, Any], *, training: bool) -> Sub
     # A leaf may not be written to, which a model's first module may do in place.
     forked = {name: context.side.fork(tensor) for name, tensor in inputs.items()}
     positional, keywords = arguments(context.case, forked)
-    scope = f"bp_align/{'training' if training else 'evaluation'}"
-    randomness = partial(context.randomness, scope, model)
+    randomness = partial(context.randomness, f"bp_align/{_mode(training)}", model)
     return Subject(model, positional, partial(_product, context), context.naming, randomness, keywords)
+
+
+def _mode(training: bool) -> str:
+    return "training" if training else "evaluation"
 
 
 def _product(context: Context, outputs: Any) -> Any:
@@ -61,7 +64,8 @@ def _record(context: Context, prefix: str, training: bool) -> None:
     side, inputs = context.side, context.inputs(gradient=True)
     now = _subject(context, inputs, training=training)
     assert now.loss
-    with now.randomness():
+    mode = _mode(training)
+    with context.randomness(f"bp_align/{mode}", now.model, counted=f"draws/{mode}"):
         if training:
             with context.observing(now.model, gradients=True):
                 loss = now.loss(now.run())

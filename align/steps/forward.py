@@ -6,7 +6,7 @@ what a training pass adds to buffers is compared too.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -47,8 +47,11 @@ def record(context: Context) -> None:
             context.emit(f"probed/{name}", value, "output", headline=True)
         side.set_training(now.model, True)
         trained = _subject(context, now.model, "training")
-        with trained.randomness(), _counting(context, now.model) as counts:
+        drawing = context.randomness("forward/training", now.model, counted="draws/training")
+        with drawing if case.alone else nullcontext() as tape, _counting(context, now.model) as counts:
             outputs = trained.run()
+        if tape:
+            context.emit_draws(tape)
         _emit_outputs(context, "training", outputs)
     if case.alone:
         _emit_state(context, before, side.state(now.model), counts, side.modules(now.model))

@@ -21,7 +21,8 @@ from align.record.subject import Subject
 from align.steps.bp_align import iteration
 from align.steps.recipe import classification, optimizer_and_schedule, recipe_of, training_model
 
-ROWS = ("draw", "random", "natural", "loop")  # what the names of its rows begin with
+ROWS = ("draw", "draws", "random", "natural", "loop")  # what the names of its rows begin with
+RANDOM = "train_align/random"
 ACCUMULATION = 2
 # Micro-batches through `fit`, before an evaluation and after it. The first do not come out even: their last update is
 # of one alone.
@@ -34,7 +35,7 @@ DECAY = 0.75  # of the moving average: it follows within a few updates
 def subject(context: Context) -> Subject:
     """The pass forwards and backwards, with its tape."""
     model = context.model(training=True, changes=context.case.rates)
-    return replace(iteration(context, model, 0), randomness=partial(context.randomness, "train_align/random", model))
+    return replace(iteration(context, model, 0), randomness=partial(context.randomness, RANDOM, model))
 
 
 def record(context: Context) -> None:
@@ -47,7 +48,7 @@ def record(context: Context) -> None:
 def _one_pass(context: Context) -> tuple[Tape, Any]:
     side, now = context.side, subject(context)
     assert now.loss
-    with now.randomness() as tape:
+    with context.randomness(RANDOM, now.model, counted="draws/random") as tape:
         loss = now.loss(now.run())
         side.backward([loss])
     context.emit_draws(tape)
@@ -102,8 +103,8 @@ def updates(context: Context) -> None:
     optimizer, schedule = optimizer_and_schedule(context, model)
     ema = context.package("ema").build_ema(model, decay=DECAY)
 
-    def fit(some: list[Any], scope: str) -> Tape:
-        with context.randomness(f"train_align/{scope}", model) as tape:
+    def fit(some: list[Any], scope: str) -> None:
+        with context.randomness(f"train_align/{scope}", model, counted=f"draws/{scope}"):
             train.fit(
                 model,
                 some,
@@ -115,18 +116,16 @@ def updates(context: Context) -> None:
                 ema=ema,
                 on_iteration=on_iteration,
             )
-        return tape
 
     side.set_training(model, False)  # `fit` trains in training mode, whatever it finds
     with context.watching(model, schedule=(schedule, "step"), average=(ema, "update")):
-        tape = fit(batches[: FITTED[0]], "updates")
+        fit(batches[: FITTED[0]], "updates")
         with context.randomness("train_align/evaluation", model) as silent:
             evaluated = train.evaluate(model, batches[:1])
         counts = {"modules_in_training": sum(module.training for module in side.modules(model).values())}
         fit(batches[FITTED[0] :], "last")
     before, after = context.arrays("train_align/weights/"), side.state(model)
     counts |= {
-        "draws": len(tape.log),
         "evaluation_draws_nothing": not silent.log,
         "moved": sum(_moved(before[name], array) for name, (_, array) in after.items()),
         "gradients_cleared": sum(gradient is None for gradient in side.gradients(model).values()),

@@ -21,7 +21,7 @@ WEIGHTS = "train_align/weights/"
 # Counts that a row holds: id, what is counted. They are read, not fitted.
 COUNTS = {
     "modules_in_training": ("training-mode", "modules in training mode after an evaluation"),
-    "draws": ("training-mode", "random draws before the evaluation"),
+    "draws": ("training-mode", "random draws"),
     "evaluation_draws_nothing": ("training-mode", "evaluations that draw nothing"),
     "moved": ("frozen-parameter", "parameters that training moved"),
     "gradients_cleared": ("gradients-not-cleared", "parameters without a gradient after an update"),
@@ -34,8 +34,8 @@ def propose(evidence: Evidence) -> Iterator[Hypothesis]:
     first, _, rest = evidence.name.partition("/")
     if first in ("draw", "natural"):
         yield from _drawn(evidence)
-    elif first == "loop" and rest in COUNTS:
-        name, words = COUNTS[rest]
+    elif (counted := rest if first == "loop" else first) in COUNTS:
+        name, words = COUNTS[counted]
         ours, theirs = (None if side is None else told(float(side)) for side in (evidence.port, evidence.reference))
         if evidence.port is not None and ours and theirs:
             text = f"{words}: {ours} in the port, {theirs} in the reference"

@@ -177,3 +177,13 @@ class TestPooled:
                 own = getattr(rows[name], which)
                 assert getattr(found, which).joined(own) == getattr(found, which)
             assert (found.size, found.kind, found.scale_rms) == (rows[name].size, "gradient", rows[name].scale_rms)
+
+
+def test_a_row_that_is_zero_but_for_rounding_shares_no_noise():
+    """The gradient of a key's bias: its few digits are rounding, and would make every small row of its kind blind."""
+    sound = {f"bias{n}": measure("gradient", "float32", 16, (1.0, 2.0), Noise(1e-8, 2e-8), {}) for n in range(3)}
+    nothing = measure("gradient", "float32", 16, (1e-17, 2e-17), Noise(1e-9, 2e-9), {"float64": [(1e-17, 2e-17)]})
+    assert nothing.cancelled
+    together = pooled({**sound, "key.bias": nothing})
+    assert together["bias0"] == pooled(sound)["bias0"]
+    assert together["key.bias"].working.rms >= nothing.working.rms

@@ -43,7 +43,7 @@ BUGS = {
         MODEL,
         "if self.drop_prob == 0.0 or not self.training:",
         "if True:",
-        ("draw/transformers.1.blocks.0.drop_path1/0/shape", "random/loss", "loop/draws"),
+        ("draw/transformers.1.blocks.0.drop_path1/0/shape", "random/loss", "draws/updates"),
     ),
     "dropping-in-evaluation": (
         MODEL,
@@ -75,7 +75,7 @@ BUGS = {
         "mlp_ratio, attn_drop_rate, drop_rate, rates",
         ("draw/transformers.0.blocks.0.attn.attn_drop/0/mask",),
     ),
-    "training-mode-not-entered": (LOOP, "    model.train()\n", "", ("loop/draws", "loop/loss")),
+    "training-mode-not-entered": (LOOP, "    model.train()\n", "", ("draws/updates", "loop/loss")),
     "gradients-not-cleared": (LOOP, CLEARING, "return record", ("loop/gradients_cleared", "loop/loss")),
     "gradients-cleared-to-zero": (
         LOOP,
