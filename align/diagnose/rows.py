@@ -22,6 +22,8 @@ from align.record.manifest import Recording
 from align.steps import LINED, STATISTICAL
 
 ASKED = (*LINED, *STATISTICAL, "bp_align", "train_align")  # `forward` has its modules, which say more
+SORTS = 6  # of wrong rows that are asked, where none is named
+COUNTED = ("loop", "draws", "lr")
 ROWS = 6  # wrong rows of one sort that are looked at: what explains none of them explains nothing
 
 
@@ -126,12 +128,22 @@ def _caused(step: StepVerdict, runs: Runs, here: Sequence[Divergence]) -> list[D
         if cause:
             answer.append(Divergence(step.step, "", what, float("inf"), None, None, cause.as_json()))
     for divergence in here:
+        code = divergence.port.code if divergence.port else ""
         named = _named(divergence, failing) if divergence.port else []
-        if divergence.cause is None and named:
-            cause, _ = _cause(found, step, max(named, key=len), divergence.port.code if divergence.port else "")
-            divergence = replace(divergence, cause=cause.as_json()) if cause else divergence
+        asked = [max(named, key=len)] if named else _one_of_each_sort(failing) if len(here) == 1 else []
+        causes = (_cause(found, step, row, code)[0] for row in asked if divergence.cause is None)
+        if cause := next(filter(None, causes), None):
+            divergence = replace(divergence, cause=cause.as_json())
         answer.append(divergence)
     return answer
+
+
+def _one_of_each_sort(failing: Sequence[str]) -> list[str]:
+    """What an act of a loop has made wrong is in any of the rows; those of a few numbers say it first."""
+    first: dict[str, str] = {}
+    for row in failing:
+        first.setdefault(_sort(row), row)
+    return sorted(first.values(), key=lambda row: row.partition("/")[0] not in COUNTED)[:SORTS]
 
 
 def _named(divergence: Divergence, rows: Iterable[str]) -> list[str]:

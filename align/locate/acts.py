@@ -19,6 +19,10 @@ DOES = {
 }
 
 
+# Acts on a value of the loop's own making, and what that is.
+MADE = {"backward": "the loss", "step": "the learning rate"}
+
+
 def first_difference(port: LineTrace, reference: LineTrace) -> tuple[int, str] | None:
     """(its number, what it is: `extra`, `missing`, `detail` or `value`); None where all acts are the reference's.
 
@@ -56,7 +60,7 @@ def acted_otherwise(step: str, port: LineTrace, reference: LineTrace) -> Diverge
         return None
     number, what = found
     mine, other = _at(port.acts, number), _at(reference.acts, number)
-    if what == "value" and mine and mine.kind == "backward":
+    if what == "value" and mine and mine.kind in MADE:
         return None  # what made that value is told by the values
     if what == "missing" and other and other.kind == "forward":
         return None  # a loop that ended too early: who ended it is in no act

@@ -28,13 +28,15 @@ class Side:
     def _innocents(self) -> set[int]:
         """Nodes whose unmatched values became, at least once, a matched value that says something.
 
-        A part that is right does not vouch for the whole that it was taken from.
+        A part that is right does not vouch for the whole that it was taken from, nor a plain number, a rounded one say,
+        for what it was made of.
         """
         todo = [n for n, known in enumerate(self.matched) if known and _telling(self.trace.events[n])]
         seen: set[int] = set()
         while todo:
             event = self.trace.events[todo.pop()]
-            for number in event.inputs if self.trace.nodes[event.node].op not in PARTS else ():
+            vouches = self.trace.nodes[event.node].op not in PARTS and not weak(event)
+            for number in event.inputs if vouches else ():
                 if not self.matched[number] and number not in seen and self.trace.events[number].kind == "number":
                     seen.add(number)
                     todo.append(number)

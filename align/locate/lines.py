@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
-from align.locate.acts import acted_otherwise, first_difference
+from align.locate.acts import MADE, acted_otherwise, first_difference
 from align.locate.divergence import Divergence, Where
 from align.locate.line_pair import MISPLACED, NEW, Blame, code_of
 from align.locate.line_rows import Rows
@@ -130,6 +130,8 @@ def _with_constructor(trace: LineTrace, number: int) -> Where:
     where = _where(trace, event.node)
     if trace.nodes[event.node].op in ("Call", "Write") and event.inputs:
         origin = trace.events[event.inputs[0]]
+        while origin.again:
+            origin = trace.events[origin.inputs[0]]
         made = trace.nodes[origin.node]
         if origin.kind == "opaque" and made.op == "Call" and made.file in trace.own:
             return replace(where, built=_where(trace, origin.node).as_json())
@@ -159,8 +161,8 @@ def line_divergences(
         return [acted]
     search = Search(port, reference)
     late = first_difference(port, reference)
-    if late and late[1] == "value" and (blame := search.blame(port.acts[late[0]].row)):  # the loss of a backward pass
-        return [search.divergence(step, "the loss", blame, 1)]
+    if late and late[1] == "value" and (blame := search.blame(port.acts[late[0]].row)):
+        return [search.divergence(step, MADE[port.acts[late[0]].kind], blame, 1)]
     found: dict[tuple[str, int], tuple[str, Blame]] = {}
     counts: Counter[tuple[str, int]] = Counter()
     lone = [row for row in search.port.emissions if row not in search.reference.emissions]

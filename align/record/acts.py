@@ -23,7 +23,8 @@ class Act:
     """`kind`: forward, backward, step, clear, mode, schedule or average.
 
     `detail`: of a forward pass and of a mode whether it is training; of cleared gradients what is left of them. `print`
-    is of the first input of a forward pass, and of the loss of a backward pass; `row` its name among the emissions.
+    is of the first input of a forward pass, of the loss of a backward pass, and of the learning rate of an update;
+    `row` its name among the emissions.
     """
 
     kind: str
@@ -43,7 +44,7 @@ def watched(
 ) -> Iterator[None]:
     """In this block every act is noted. `objects` are (object, method, kind) of what the packages made themselves.
 
-    `emitted` is told the loss of each backward pass, under the act's `row`.
+    `emitted` is told the loss of each backward pass and the rate of each update, under the act's `row`.
     """
     running: list[str] = []
 
@@ -63,6 +64,10 @@ def watched(
             if loss is not None:
                 emitted(row, loss)
                 found = of_array(np.asarray(side.to_numpy(loss)))
+        elif kind == "step":
+            rate = side.rate(owner)
+            emitted(row, rate)
+            found = of_array(np.asarray(rate))
         acts.append(Act(kind, detail, found, row, user_place()))
 
     def forward(name: str, inputs: Any) -> None:

@@ -17,7 +17,8 @@ class Event:
     """One evaluation of a node: what it was made from, and its value.
 
     `kind`: `number` (with a fingerprint), `flag` (a truth value or None), `text`, `container`, or `opaque`. The
-    `members` of a container are (key or None, event).
+    `members` of a container are (key or None, event). `again`: no new value, but the first of its inputs after a method
+    has changed it.
     """
 
     node: int
@@ -26,6 +27,7 @@ class Event:
     print: Fingerprint | None = None
     value: Any = None  # of a flag or text
     members: list[tuple[str | None, int]] = field(default_factory=list)
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class LineTrace:
         def number(found: Fingerprint | None) -> int:
             return prints.setdefault(found, len(prints))
 
-        events = [(e.node, e.inputs, e.kind, number(e.print), e.value, e.members) for e in self.events]
+        events = [(e.node, e.inputs, e.kind, number(e.print), e.value, e.members, e.again) for e in self.events]
         emissions = [(e.name, e.after, number(e.print), e.event) for e in self.emissions]
         nodes = [tuple(getattr(node, field.name) for field in fields(Node)) for node in self.nodes]
         bindings = [(b.file, b.function, b.name, b.event, b.node) for b in self.bindings]

@@ -173,6 +173,7 @@ class Recorder:
                 self._constants[node] = self._make(node, value, [])
             self._remember(value, self._constants[node])
             return self._constants[node]
+        receiver = None
         if shape.op == "Call":
             inputs += self._returned_since(shape, own)
             identity, event, when = self._returned
@@ -180,15 +181,21 @@ class Recorder:
                 return event
             self._look_again(node, inputs)
             receiver = own.pop((RECEIVER, shape.children[0]), None) if shape.children else None
+            if receiver is not None and value is None:  # one that acts, and does not tell
+                inputs += self._held_by(self._receivers[receiver], receiver)
             if receiver is not None and len(inputs) > 1:
                 # The framework's method may have put what it was given into the object that it belongs to.
-                self._make(node, self._receivers[receiver], list(inputs))
+                changed = self._make(node, self._receivers[receiver], list(inputs))
+                self.trace.events[changed].again = True
+                self._receivers[changed] = self._receivers[receiver]
         if shape.op == "Subscript" and inputs:
             for _, member in self.trace.events[inputs[0]].members:
                 if self._objects[member] is value and value is not None:
                     return member
         known = self._unchanged(value)
-        told_apart = not isinstance(value, SCALARS) or (isinstance(value, float) and shape.op == "Attribute")
+        # A float that an object tells is the very one that was put in; what a function gives may be chosen.
+        told = shape.op == "Attribute" or (shape.op == "Call" and receiver is not None)
+        told_apart = not isinstance(value, SCALARS) or (isinstance(value, float) and told)
         if known is not None and shape.op not in CHOICES and told_apart:
             return known
         return self._make(node, value, inputs)
@@ -200,6 +207,15 @@ class Recorder:
         while self._results and self._results[-1][0] > begin:
             found.append(self._results.pop()[1])
         return found[::-1]
+
+    def _held_by(self, value: Any, event: int) -> list[int]:
+        """What has come into a framework's object, or into those that it holds, since it was made: a rate, say."""
+        held = _attributes(value)
+        held += [inner for part in held for inner in _attributes(part)]
+        known = [
+            (part, self._known.get(id(part))) for part in held if type(part) is float or not isinstance(part, SCALARS)
+        ]
+        return sorted({found[1] for part, found in known if found and found[0] is part and found[1] > event})
 
     def _traced(self, method: Any) -> bool:
         code = getattr(getattr(method, "__func__", None), "__code__", None)
@@ -413,7 +429,7 @@ class Recorder:
 
     def emitted(self, name: str, value: Any) -> None:
         array = self._side.to_numpy(value)
-        event = None if isinstance(value, SCALARS) else self._unchanged(value)
+        event = self._unchanged(value) if type(value) is float or not isinstance(value, SCALARS) else None
         found = of_array(np.asarray(array))
         self.trace.emissions.append(Emission(name, len(self.trace.events), found, event))
 
@@ -424,6 +440,11 @@ def _key(code: CodeType) -> tuple[str, str, int]:
 
 def function_name(code: CodeType) -> str:
     return code.co_qualname.replace("<locals>.", "")
+
+
+def _attributes(value: Any) -> list[Any]:
+    own = getattr(value, "__dict__", None)
+    return [] if isinstance(value, CODE) or not isinstance(own, dict) else list(own.values())[:MEMBERS]
 
 
 def _is_method(value: Any) -> bool:

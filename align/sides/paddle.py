@@ -282,6 +282,10 @@ class PaddleSide:
         clear = {"clear_grad": "clear", "clear_gradients": "clear"}
         return [*backward, *mode, *overridden(paddle.optimizer.Optimizer, step="step", **clear)]
 
+    def rate(self, optimizer: Any) -> float:
+        """The learning rate of an optimizer's next update."""
+        return optimizer.get_lr()
+
     def no_gradient(self) -> Any:
         return paddle.no_grad()
 

@@ -247,6 +247,10 @@ class TorchSide:
         mode = [(torch.nn.Module, "__setattr__", "mode")]
         return [*backward, *mode, *overridden(torch.optim.Optimizer, step="step", zero_grad="clear")]
 
+    def rate(self, optimizer: Any) -> float:
+        """The learning rate of the next update of an optimizer's first group."""
+        return optimizer.param_groups[0]["lr"]
+
     def no_gradient(self) -> Any:
         return torch.no_grad()
 

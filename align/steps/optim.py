@@ -257,9 +257,11 @@ class _Trained:
 def _run(context: Context, prefix: str, scenario: Scenario) -> None:
     trained, rates = _Trained(context, scenario, context.arrays("optim/parameter/")), []
     for update in range(1, max(scenario.updates) + 1):
+        made = {"schedule": (trained.schedule, "step")} if trained.schedule else {}
         if trained.schedule:
             rates.append(trained.schedule.lr)
-        norm = trained.update(update)
+        with context.watching(trained.model, **made):
+            norm = trained.update(update)
         if update in scenario.updates:
             _emit(context, prefix, trained, update)
             if norm is not None:

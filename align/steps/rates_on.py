@@ -28,6 +28,7 @@ ACCUMULATION = 2
 # of one alone.
 FITTED = (2 * ACCUMULATION + 1, ACCUMULATION)
 UPDATES = (ACCUMULATION, ACCUMULATION, 1, ACCUMULATION)  # micro-batches of each update
+DIMMED = np.float32(0.9)  # images of 16 levels are exact in any type; so they have all the digits of their own
 CLIP_NORM = 0.5  # of the gradient; active in every update
 DECAY = 0.75  # of the moving average: it follows within a few updates
 
@@ -88,6 +89,7 @@ def updates(context: Context) -> None:
     model, batches, losses = training_model(context, context.case.rates), _batches(context), []
     paths: dict[str, list[np.ndarray]] = {"param": [], "ema": []}  # after each update
     parts: list[float] = []  # what the criterion gave, micro-batch by micro-batch
+    numbers: list[int] = []  # of the iterations, as they are told
     criterion = classification(context)
 
     def measured(*arguments: Any) -> Any:
@@ -95,7 +97,8 @@ def updates(context: Context) -> None:
         parts.append(float(side.to_numpy(loss)))
         return loss
 
-    def on_iteration(_: int, told: Mapping[str, float]) -> None:
+    def on_iteration(number: int, told: Mapping[str, float]) -> None:
+        numbers.append(number)
         losses.append(told["loss"])
         for what, of in (("param", model), ("ema", ema.module)):
             paths[what].append(np.concatenate([sketch(name, array) for name, (_, array) in side.state(of).items()]))
@@ -122,7 +125,10 @@ def updates(context: Context) -> None:
         fit(batches[: FITTED[0]], "updates")
         with context.randomness("train_align/evaluation", model) as silent:
             evaluated = train.evaluate(model, batches[:1])
-        counts = {"modules_in_training": sum(module.training for module in side.modules(model).values())}
+        counts = {
+            f"modules_in_training{of}": sum(module.training for module in side.modules(tree).values())
+            for of, tree in (("", model), ("/average", ema.module))
+        }
         fit(batches[FITTED[0] :], "last")
     before, after = context.arrays("train_align/weights/"), side.state(model)
     counts |= {
@@ -133,6 +139,7 @@ def updates(context: Context) -> None:
     }
     for name, count in counts.items():
         context.emit(f"loop/{name}", np.int64(count), "statistic")
+    context.emit("loop/iterations", np.array(numbers, np.int64), "statistic")
     context.emit("loop/loss", np.array(losses), "curve")
     context.emit("loop/micro_loss", np.array(parts), "curve")
     for what, path in paths.items():
@@ -147,7 +154,7 @@ def _batches(context: Context) -> list[tuple[Any, Any]]:
     """(images, labels) of every micro-batch, in the plan's order."""
     images, labels = (context.array(f"train_align/train/{what}") for what in ("images", "labels"))
     order = np.resize(context.array("train_align/order"), (sum(FITTED), recipe_of(context).batch))
-    return [(context.side.from_numpy(images[rows]), context.side.from_numpy(labels[rows])) for rows in order]
+    return [(context.side.from_numpy(DIMMED * images[rows]), context.side.from_numpy(labels[rows])) for rows in order]
 
 
 def _moved(before: np.ndarray, after: np.ndarray) -> bool:
