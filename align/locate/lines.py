@@ -5,8 +5,9 @@ reference's, and a wrong row of the step derives from it. What differs and comes
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 from align.locate.acts import MADE, acted_otherwise, first_difference
 from align.locate.divergence import Divergence, Where
@@ -117,6 +118,8 @@ class Search(Variables, Rows):
             reference = None if blame.loop[1] is None else _where(other, blame.loop[1])
         else:
             port = _with_constructor(mine, blame.port) if blame.node is None else _where(mine, blame.node)
+            if step == "optim" and port.built is None:
+                port = replace(port, built=_optimizer(mine))
             reference = None if blame.reference is None else _with_constructor(other, blame.reference)
         also = f" and {rows - 1} more" if rows > 1 else ""
         node = mine.nodes[self.node(blame)]
@@ -136,6 +139,14 @@ def _with_constructor(trace: LineTrace, number: int) -> Where:
         if origin.kind == "opaque" and made.op == "Call" and made.file in trace.own:
             return replace(where, built=_where(trace, origin.node).as_json())
     return where
+
+
+def _optimizer(trace: LineTrace) -> Mapping[str, Any] | None:
+    """The call that made the object whose method wrote into parameters: what it was given is half of every update."""
+    for number, event in enumerate(trace.events):
+        if trace.nodes[event.node].op == "Write" and (built := _with_constructor(trace, number).built):
+            return built
+    return None
 
 
 def _where(trace: LineTrace, node: int) -> Where:
