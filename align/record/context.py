@@ -40,10 +40,12 @@ class Context:
         perturbation: int | None = None,
         modules: tuple[str, ...] = ("*",),
         copy: bool = True,
+        looking: bool = False,
     ) -> None:
+        """`looking`: this recording is the one that `recorded` reads from, and has to say how values lay."""
         self.side, self.case, self.plan, self.dtype = side, case, plan, dtype
         self._sink, self._reference, self.progress = sink, reference, progress
-        self._perturbation, self._modules, self._copy = perturbation, modules, copy
+        self._perturbation, self._modules, self._copy, self._looking = perturbation, modules, copy, looking
 
     def package(self, module: str) -> ModuleType:
         """A module of the side's own package: `package("losses")` is `torch_ref.losses` or `paddle_impl.losses`."""
@@ -145,7 +147,7 @@ class Context:
         mapped = self.case.mapping
         unlike = self.case.port_names is not None or bool(mapped.get("modules"))
         unlike = unlike or any(name != own for name, own in mapped.get("parameters", {}).items())
-        looking, laid = bool(counted) and self.side.name == "torch" and not self.perturbed, {}
+        looking, laid = bool(counted) and self._looking and not self.perturbed, {}
         if counted and self.side.name != "torch":
             told = self.recorded(scope.partition("/")[0]).entries.get(counted)
             laid = _laid(told.facts if told else None)

@@ -232,6 +232,7 @@ class Worker:
             perturbation,
             run.modules,
             copy,
+            looking=run.folder == run.reference,
         )
 
     def replay(
