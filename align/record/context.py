@@ -147,10 +147,8 @@ class Context:
         mapped = self.case.mapping
         unlike = self.case.port_names is not None or bool(mapped.get("modules"))
         unlike = unlike or any(name != own for name, own in mapped.get("parameters", {}).items())
-        looking, laid = bool(counted) and self._looking and not self.perturbed, {}
-        if counted and self.side.name != "torch":
-            told = self.recorded(scope.partition("/")[0]).entries.get(counted)
-            laid = _laid(told.facts if told else None)
+        looking = bool(counted) and self._looking and not self.perturbed
+        laid = self._laid(scope.partition("/")[0], counted) if counted and self.side.name != "torch" else {}
         tape = Tape(self.case.seed, scope, by_order=unlike, looking=looking, laid=laid)
         states = random.getstate(), np.random.get_state()
         seed = zlib.crc32(f"{self.case.seed}/{scope}".encode())
@@ -165,6 +163,15 @@ class Context:
         if counted and tape.log:
             facts = {"laid": [[*draw, found.as_json()] for draw, found in tape.laid.items()]}
             self.emit(counted, np.int64(len(tape.log)), "statistic", facts=facts if tape.laid else None)
+
+    def _laid(self, step: str, counted: str) -> dict[tuple[str, int], Slices]:
+        """What the reference's row tells; nothing where a trace is made of a step that was never recorded."""
+        try:
+            entry = self.recorded(step).entries.get(counted)
+        except UsageError:
+            return {}
+        told = (entry.facts or {}).get("laid", ()) if entry else ()
+        return {(module, index): Slices.from_json(axes) for module, index, axes in told}
 
     def watching(self, model: Any, **objects: tuple[Any, str]) -> AbstractContextManager[None]:
         """Around a training loop, for whoever looks at its acts (`align.record.acts`); nobody does while it records.
@@ -227,10 +234,6 @@ class Context:
             self.emit(f"{name}/shape", np.array(shape, np.int64), "statistic")
             if draw.settings:
                 self.emit(f"{name}/{draw.kind}", np.array(list(draw.settings.values()), np.float64), "statistic")
-
-
-def _laid(facts: Mapping[str, Any] | None) -> dict[tuple[str, int], Slices]:
-    return {(module, index): Slices.from_json(axes) for module, index, axes in (facts or {}).get("laid", ())}
 
 
 def arguments(case: Case, tensors: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -126,8 +126,8 @@ def updates(context: Context) -> None:
         with context.randomness("train_align/evaluation", model) as silent:
             evaluated = train.evaluate(model, batches[:1])
         counts = {
-            f"modules_in_training{of}": sum(module.training for module in side.modules(tree).values())
-            for of, tree in (("", model), ("/average", ema.module))
+            "modules_in_training": sum(module.training for module in side.modules(model).values()),
+            "average_in_evaluation": sum(not module.training for module in side.modules(ema.module).values()),
         }
         fit(batches[FITTED[0] :], "last")
     before, after = context.arrays("train_align/weights/"), side.state(model)

@@ -21,7 +21,7 @@ WEIGHTS = "train_align/weights/"
 # Counts that a row holds: id, what is counted. They are read, not fitted.
 COUNTS = {
     "modules_in_training": ("training-mode", "modules in training mode after an evaluation"),
-    "modules_in_training/average": ("training-mode", "modules of the moving average in training mode"),
+    "average_in_evaluation": ("training-mode", "modules of the moving average in evaluation mode"),
     "draws": ("training-mode", "random draws"),
     "evaluation_draws_nothing": ("training-mode", "evaluations that draw nothing"),
     "moved": ("frozen-parameter", "parameters that training moved"),
