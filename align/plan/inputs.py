@@ -10,6 +10,7 @@ from align.plan import photographs
 from align.record.store import DTYPES, StoreWriter
 
 PHOTOGRAPHED = (1, 3)  # channels
+SPECIAL = ("least", "greatest", "one", "the same again")  # integers that have a place of their own
 LEAST = 8  # pixels of the shorter edge that can show something
 
 
@@ -37,7 +38,7 @@ def _values(spec: Input, chosen: list[photographs.Photograph], rng: np.random.Ge
     if spec.fill == "photographs":
         return photographs.crops(chosen, spec.shape, rng).astype(np.float32)
     if spec.fill == "integers":
-        return rng.integers(0, spec.high, spec.shape).astype(DTYPES[spec.dtype])
+        return _integers(spec, rng).astype(DTYPES[spec.dtype])
     if spec.fill == "flags":
         flags = rng.random(spec.shape) < 0.5
         if spec.shape and spec.shape[-1] > 1:  # a row of one value only is a special case, and often NaN
@@ -49,6 +50,15 @@ def _values(spec: Input, chosen: list[photographs.Photograph], rng: np.random.Ge
     if len(spec.shape) > 1 and spec.shape[0] > 1:
         values[-1] = 0.3 + values[-1] * 1e-3  # on rows of low variance a wrong epsilon shows
     return values.astype(np.float32)
+
+
+def _integers(spec: Input, rng: np.random.Generator) -> np.ndarray:
+    """Among them the least, often a padding, the greatest, and one value twice, where gradients add up."""
+    values = rng.integers(0, spec.high, spec.shape)
+    if values.size >= len(SPECIAL):
+        first, last, one, other = rng.choice(values.size, len(SPECIAL), replace=False)
+        values.flat[first], values.flat[last], values.flat[one] = 0, spec.high - 1, values.flat[other]
+    return values
 
 
 def _of_file(path: Path) -> np.ndarray:
