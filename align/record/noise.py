@@ -44,7 +44,7 @@ class NoiseMeter:
         unchanged: Callable[[], bool] | None = None,
     ) -> None:
         entry = self._truth.entries.get(name)
-        if entry is None or entry.shape != array.shape or array.dtype.kind != "f" or not array.size:
+        if entry is None or not entry.stored or entry.shape != array.shape or array.dtype.kind != "f" or not array.size:
             return
         with np.errstate(invalid="ignore"):  # infinities of a mask
             error = np.abs(array.astype(np.float64) - self._truth[name])

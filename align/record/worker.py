@@ -190,12 +190,16 @@ class Worker:
 
     def noise(self, run: str, step: str, dtype: str, truth: str, seed: int) -> dict[str, Any]:
         """Run a step in `dtype` with everything one ulp off; add its errors against `truth` to the run's noise file."""
-        meter = NoiseMeter(Store(Path(truth), step))
-        self._record(self._runs[run], step, dtype, meter, perturbation=seed)
         table = self._runs[run].noise.setdefault(step, {})
-        for name, error in meter.errors.items():
+        for name, error in self.errors(run, step, dtype, truth, seed)["errors"].items():
             table.setdefault(name, {}).setdefault(dtype, []).append(error)
         return {}
+
+    def errors(self, run: str, step: str, dtype: str, truth: str, seed: int) -> dict[str, Any]:
+        """By row, (rms, maximum) of how far a step run in `dtype` with everything one ulp off is from `truth`."""
+        meter = NoiseMeter(Store(Path(truth), step))
+        self._record(self._runs[run], step, dtype, meter, perturbation=seed)
+        return {"errors": meter.errors}
 
     def _record(
         self,
