@@ -146,7 +146,7 @@ def unseen(rows: Iterable[Row]) -> tuple[str, ...]:
         if row.kind not in SUBJECTS or row.name.startswith(INSIDE):
             continue
         where = name = row.name
-        for prefix in ("random/", "loop/", "accumulated/", "evaluation/"):  # the same, at another time
+        for prefix in ("random/", "loop/", "accumulated/", "evaluation/", "far/"):  # the same, at another time
             where = name = name.removeprefix(prefix)
         for prefix in ("ema/", "grad/", "param/"):
             name = name.removeprefix(prefix)

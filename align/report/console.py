@@ -144,7 +144,7 @@ def _before_and_after(divergence: Divergence, rows: Sequence[Row]) -> str:
     here = [row for row in rows if row.step == divergence.step]
     made = f"activation/{divergence.module}/out"
     for index, row in enumerate(here):
-        if row.name.startswith(made) and row.meaning:
+        if row.name.startswith(made) and row.meaning and row.verdict != "aligned":
             before = here[index - 1] if index else None
             told = f"{row.shape} {_in_noise(row.meaning)}"
             return f"{told}, before it {_in_noise(before.meaning)} at {before.name}" if before else told

@@ -61,7 +61,9 @@ def narrowed(step: str, rows: Collection[str] | None, case: Case) -> list[str] |
 
 def replays(step: str, alone: bool) -> tuple[str, ...]:
     """What of a step can be replayed, by the names that `subject` takes: `forward`, and `forward:training`."""
-    parts = {"forward": (step, f"{step}:training"), "bp_align": (f"{step}:evaluation", step) if alone else (step,)}
+    parts = {"forward": (step, f"{step}:training"), "bp_align": (step,)}
+    if alone:
+        parts = {"forward": (*parts["forward"], f"{step}:far"), "bp_align": (f"{step}:evaluation", step)}
     return parts.get(step, (step,))
 
 

@@ -1,7 +1,7 @@
 """`forward`: outputs and every module's activations in evaluation, and outputs in training mode.
 
 Of a case with a recipe, training mode has its rates at 0. Of models that stand alone, draws are answered by a tape, and
-what a training pass adds to buffers is compared too.
+what a training pass adds to buffers, and outputs for inputs far from zero, are compared too.
 """
 
 import math
@@ -18,6 +18,9 @@ from align.record.context import Context, arguments
 from align.record.observer import leaves
 from align.record.subject import Subject
 
+FAR = 8.0  # a power of two, so that nothing rounds
+DRAWN = ("photographs", "normal")
+
 
 def subject(context: Context) -> Subject:
     return _subject(context, context.model(), "evaluation")
@@ -27,8 +30,16 @@ def training_subject(context: Context) -> Subject:
     return _subject(context, context.model(training=True), "training")
 
 
+def far_subject(context: Context) -> Subject:
+    return _subject(context, context.model(), "far")
+
+
 def _subject(context: Context, model: Any, mode: str) -> Subject:
-    positional, keywords = arguments(context.case, context.inputs())
+    inputs = context.inputs()
+    if mode == "far":
+        fills = {spec.name: spec.fill for spec in context.case.inputs}
+        inputs = {name: tensor * FAR if fills[name] in DRAWN else tensor for name, tensor in inputs.items()}
+    positional, keywords = arguments(context.case, inputs)
     drawn = {"randomness": partial(context.randomness, f"forward/{mode}", model)} if context.case.alone else {}
     return Subject(model, positional, naming=context.naming, keywords=keywords, **drawn)
 
@@ -45,6 +56,8 @@ def record(context: Context) -> None:
         _emit_outputs(context, "output" if case.alone else "logits", outputs, headline=True)
         for name, value in probed.items():
             context.emit(f"probed/{name}", value, "output", headline=True)
+        if case.alone:
+            _emit_far(context, now.model)
         side.set_training(now.model, True)
         trained = _subject(context, now.model, "training")
         drawing = context.randomness("forward/training", now.model, counted="draws/training")
@@ -55,6 +68,26 @@ def record(context: Context) -> None:
         _emit_outputs(context, "training", outputs)
     if case.alone:
         _emit_state(context, before, side.state(now.model), counts, side.modules(now.model))
+
+
+def _emit_far(context: Context, model: Any) -> None:
+    """Outputs for inputs far from zero, `far/...`: where activations are cut off, a ReLU6 is no ReLU.
+
+    Left out where the reference cannot take them.
+    """
+    if context.side.name != "torch" and not any(
+        name.startswith("far/") for name in context.recorded("forward").entries
+    ):
+        return
+    far = _subject(context, model, "far")
+    try:
+        with far.randomness():
+            outputs = far.run()
+    except Exception:
+        if context.side.name == "torch":
+            return
+        raise
+    _emit_outputs(context, "far/output", outputs)
 
 
 def _emit_outputs(context: Context, name: str, outputs: Any, *, headline: bool = False) -> None:
