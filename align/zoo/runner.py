@@ -81,8 +81,9 @@ def run(
             outcome = kept.get(key)
             if outcome is None:
                 outcome = _with_change(case, out, sides, changes)
-                with (out / "outcomes.jsonl").open("a") as file:
-                    file.write(json.dumps({"key": key, "outcome": asdict(outcome)}) + "\n")
+                if outcome.error is None:  # what could not be run is tried again
+                    with (out / "outcomes.jsonl").open("a") as file:
+                        file.write(json.dumps({"key": key, "outcome": asdict(outcome)}) + "\n")
             answer.append(outcome)
             told(case, outcome)
         versions = _versions(sides, Options(cases[0], out, cases[0].steps)) if cases else {}
