@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from align.compare.chance import Errors, forgiven, imprecise
 from align.compare.runs import Runs, compare_runs
@@ -36,21 +37,20 @@ def judged(
     runs = Runs(*(recordings[side, options.dtype] for side in SIDES), *twins)
     result = compare_runs(runs, exceptions, fixed, options.steps, options.case.mapping)
     if runs.reference_twin and fixed is None and "paddle" in options.sides:
-        result = forgiven(result, _asked_again(recorder, runs.reference_twin, imprecise(result)))
+        result = forgiven(result, _asked_again(recorder, runs, runs.reference_twin, imprecise(result)))
     if not result and options.sides == SIDES and options.dtype != TWIN:
         found = (*divergences(recorder, result), *partings(result, runs))
         result = replace(result, divergences=with_row_causes(result, runs, found))
     return runs, result
 
 
-def _asked_again(recorder: Recorder, truth: Recording, steps: Iterable[str]) -> dict[str, list[Errors]]:
+def _asked_again(recorder: Recorder, runs: Runs, truth: Recording, steps: Iterable[str]) -> dict[str, list[Errors]]:
     """Errors of the port's perturbed runs of these steps, as many as the reference had."""
     port, dtype = recorder.process("paddle"), recorder.options.dtype
+    asked: dict[str, Any] = {"run": f"paddle-{dtype}", "dtype": dtype, "reference": str(runs.reference.folder)}
     return {
         step: [
-            port.request("errors", run=f"paddle-{dtype}", step=step, dtype=dtype, truth=str(truth.folder), seed=seed)[
-                "errors"
-            ]
+            port.request("errors", step=step, truth=str(truth.folder), seed=seed, **asked)["errors"]
             for seed in range(1, RUNS + 1)
         ]
         for step in steps

@@ -190,16 +190,24 @@ class Worker:
 
     def noise(self, run: str, step: str, dtype: str, truth: str, seed: int) -> dict[str, Any]:
         """Run a step in `dtype` with everything one ulp off; add its errors against `truth` to the run's noise file."""
-        table = self._runs[run].noise.setdefault(step, {})
-        for name, error in self.errors(run, step, dtype, truth, seed)["errors"].items():
+        state = self._runs[run]
+        table = state.noise.setdefault(step, {})
+        for name, error in self._errors(state, step, dtype, truth, seed).items():
             table.setdefault(name, {}).setdefault(dtype, []).append(error)
         return {}
 
-    def errors(self, run: str, step: str, dtype: str, truth: str, seed: int) -> dict[str, Any]:
-        """By row, (rms, maximum) of how far a step run in `dtype` with everything one ulp off is from `truth`."""
+    def errors(self, run: str, step: str, dtype: str, truth: str, seed: int, reference: str) -> dict[str, Any]:
+        """By row, (rms, maximum) of how far a step run in `dtype` with everything one ulp off is from `truth`.
+
+        `reference` is where the reference's recording in the working dtype lies now.
+        """
+        state = replace(self._runs[run], reference=Path(reference))
+        return {"errors": self._errors(state, step, dtype, truth, seed)}
+
+    def _errors(self, state: Run, step: str, dtype: str, truth: str, seed: int) -> dict[str, tuple[float, float]]:
         meter = NoiseMeter(Store(Path(truth), step))
-        self._record(self._runs[run], step, dtype, meter, perturbation=seed)
-        return {"errors": meter.errors}
+        self._record(state, step, dtype, meter, perturbation=seed)
+        return meter.errors
 
     def _record(
         self,
