@@ -187,7 +187,7 @@ def _bug_row(row: dict) -> dict:
 
 def _totals(clean: list[dict], bugs: list[dict]) -> dict:
     greatest = max((row["meaning"][0] for row in clean), default=0.0)
-    rounding = [row["ratio"] for row in bugs if not row["exact"] and row["ratio"]]
+    rounding = [row["ratio"] for row in bugs if not row["exact"] and row["ratio"] and row["step"] not in STATISTICAL]
     least = min(rounding, default=0.0)
     return {
         "clean_runs": len(clean),

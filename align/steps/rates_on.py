@@ -28,7 +28,8 @@ ACCUMULATION = 2
 # of one alone.
 FITTED = (2 * ACCUMULATION + 1, ACCUMULATION)
 UPDATES = (ACCUMULATION, ACCUMULATION, 1, ACCUMULATION)  # micro-batches of each update
-DIMMED = np.float32(0.9)  # images of 16 levels are exact in any type; so they have all the digits of their own
+# Images of 16 levels are exact in any type; dimmed they have all digits of float32. In float64 the product is exact.
+DIMMED = float(np.float32(0.9))
 CLIP_NORM = 0.5  # of the gradient; active in every update
 DECAY = 0.75  # of the moving average: it follows within a few updates
 
@@ -154,7 +155,8 @@ def _batches(context: Context) -> list[tuple[Any, Any]]:
     """(images, labels) of every micro-batch, in the plan's order."""
     images, labels = (context.array(f"train_align/train/{what}") for what in ("images", "labels"))
     order = np.resize(context.array("train_align/order"), (sum(FITTED), recipe_of(context).batch))
-    return [(context.side.from_numpy(DIMMED * images[rows]), context.side.from_numpy(labels[rows])) for rows in order]
+    images = DIMMED * images.astype(np.float64)
+    return [(context.side.from_numpy(images[rows]), context.side.from_numpy(labels[rows])) for rows in order]
 
 
 def _moved(before: np.ndarray, after: np.ndarray) -> bool:
