@@ -19,7 +19,7 @@ FACTOR = 64.0
 
 # Rows of what modules hand on, and draw, inside a model; all others are results.
 OUTPUT = "output"  # what models that stand alone give
-INSIDE = ("activation/", "activation_grad/", "probe/", "probe_grad/", "draw/")
+INSIDE = ("activation/", "activation_grad/", "probe/", "probe_grad/", "draw/", "draws/")
 
 NOT_ROUNDED = ("metric",)  # counts: in the working type one sample may flip, in float64 none
 

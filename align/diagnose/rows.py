@@ -16,6 +16,7 @@ from align.diagnose.cause import Cause
 from align.diagnose.evidence import Evidence
 from align.diagnose.prove import diagnose
 from align.errors import AlignError
+from align.locate.acts import MADE
 from align.locate.divergence import Divergence
 from align.plan import Plan, open_plan
 from align.record.manifest import Recording
@@ -130,7 +131,8 @@ def _caused(step: StepVerdict, runs: Runs, here: Sequence[Divergence]) -> list[D
     for divergence in here:
         code = divergence.port.code if divergence.port else ""
         named = _named(divergence, failing) if divergence.port else []
-        asked = [max(named, key=len)] if named else _one_of_each_sort(failing) if len(here) == 1 else []
+        acted = divergence.what.startswith(("the loop", *MADE.values()))
+        asked = [max(named, key=len)] if named else _one_of_each_sort(failing) if acted else []
         causes = (_cause(found, step, row, code)[0] for row in asked if divergence.cause is None)
         if cause := next(filter(None, causes), None):
             divergence = replace(divergence, cause=cause.as_json())

@@ -80,8 +80,8 @@ def test_which_batch_a_pass_was_given(watched):
     assert watched[1] == [1.0, 2.0, 1.0, 1.0]
 
 
-def test_the_loss_of_each_backward_pass_is_handed_on(watched):
-    assert watched[2] == ["backward/0", "backward/1", "backward/2"]
+def test_the_loss_of_each_backward_pass_and_the_rate_of_each_update_are_handed_on(watched):
+    assert watched[2] == ["backward/0", "backward/1", "step/0", "backward/2"]
 
 
 def test_nothing_stays_when_the_loop_raises(watched):
