@@ -11,6 +11,9 @@ from align.record.store import DTYPES, StoreWriter
 
 PHOTOGRAPHED = (1, 3)  # channels
 SPECIAL = ("least", "greatest", "one", "the same again")  # integers that have a place of their own
+# Half a level of a pixel: without it a black corner is a tie for every maximum, and rounding decides where its gradient
+# goes. Far less than what the values differ by elsewhere.
+DITHER = 0.5 / 255
 LEAST = 8  # pixels of the shorter edge that can show something
 
 
@@ -25,7 +28,10 @@ def add(store: StoreWriter, case: Case, chosen: list[photographs.Photograph]) ->
     prefixes = ["input"] if case.alone else ["input", *(f"bp_align/{i}/input" for i in range(case.iterations))]
     for prefix in prefixes:
         for spec in case.inputs:
-            store.add(f"{prefix}/{spec.name}", _values(spec, chosen, rng), "input")
+            values = _values(spec, chosen, rng)
+            if case.alone and spec.fill == "photographs":
+                values = values + (DITHER * rng.uniform(-1, 1, spec.shape)).astype(np.float32)
+            store.add(f"{prefix}/{spec.name}", values, "input")
     if case.alone:
         return
     batch = case.inputs[0].shape[0]
