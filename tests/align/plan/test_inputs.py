@@ -30,10 +30,9 @@ def test_a_few_values_are_left_to_the_draw():
 def test_no_two_neighbouring_pixels_tie(tmp_path):
     """Black corners of a photograph would be one tie for every maximum of a pooling window."""
     spec = Input("0", (3, 3, 33, 41))
+    case = replace(find("pit_probe"), loss=None, inputs=(spec,))
     with StoreWriter(tmp_path, "plan") as store:
-        inputs.add(
-            store, replace(find("pit_probe"), loss=None, inputs=(spec,)), photographs.read(photographs.shipped())
-        )
+        inputs.add(store, case, photographs.read(photographs.shipped()))
     values = Store(tmp_path, "plan")["input/0"]
     assert values.dtype == np.float32
     for axis in (2, 3):
