@@ -7,15 +7,17 @@ import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 # Bytes read of a file mapping after which its pages are let go.
 RELEASE = 16 << 20
-# Bytes read since then, by the mapping's id. An id that comes back or two threads at once make it somewhat wrong, and
-# pages are let go somewhat early or late: no harm.
+# Bytes read since then, by the mapping's id. An id that comes back makes it somewhat wrong, and pages are let go somewhat
+# early: no harm. Threads take turns: on a busy machine one that wrote back an old sum let the pages pile up.
 _read: dict[int, int] = {}
+_turn = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +140,12 @@ class Operand:
             base = base.obj
         if not isinstance(base, mmap.mmap):
             return
-        read = _read.get(id(base), 0) + count * self.array.itemsize
-        if read >= RELEASE and hasattr(mmap, "MADV_DONTNEED") and memoryview(base).readonly:
-            base.madvise(mmap.MADV_DONTNEED)
-            read = 0
-        _read[id(base)] = read
+        with _turn:
+            read = _read.get(id(base), 0) + count * self.array.itemsize
+            if read >= RELEASE and hasattr(mmap, "MADV_DONTNEED") and memoryview(base).readonly:
+                base.madvise(mmap.MADV_DONTNEED)
+                read = 0
+            _read[id(base)] = read
 
 
 class Rolled:

@@ -42,6 +42,8 @@ class Normalisation:
         if not variance.any():
             return None
         best = int(np.argmin(np.where(variance > 0, variance, np.inf)))
+        if slope[best] == 0:
+            return None
         solved = float(1 / slope[best] ** 2 - variance[best])
         if not solved > 0:
             return None

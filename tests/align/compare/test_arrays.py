@@ -124,7 +124,7 @@ def test_memory_does_not_grow_with_the_size_of_mapped_files(tmp_path, run_python
         array.flush()
         paths.append(tmp_path / name)
     one, many, whole = map(float, run_python(MEMORY, *paths).stdout.split())
-    assert max(one, many) < 96, f"{one} and {many} MiB more than before for 512 MiB of input"
+    assert max(one, many) < 128, f"{one} and {many} MiB more than before for 512 MiB of input"
     assert whole > 200, "the measure would not have seen a file that was read whole"
 
 
