@@ -56,7 +56,7 @@ class Training:
     build: Mapping[str, Any]
     image_size: int = 64
     iterations: int = 100
-    batch: int = 48
+    batch: int = 32
     accumulation: int = 1
     clip_norm: float | None = None
     optimizer: Mapping[str, Any] = field(default_factory=lambda: {"lr": 2e-3, "weight_decay": 0.05, "eps": 1e-8})

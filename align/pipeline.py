@@ -12,6 +12,7 @@ from typing import Any
 from align import steps as step_modules
 from align.case import NEEDS, Case
 from align.errors import UsageError
+from align.perturbed import PerturbedRuns
 from align.plan import Plan, build, open_plan, parameters
 from align.record import manifest
 from align.record.manifest import Recording
@@ -70,12 +71,12 @@ def noise_runs(options: Options) -> list[tuple[str, str, int]]:
     return [(dtype, step, seed) for step in noisy for dtype, seed in seeds]
 
 
-def launch(side: str, options: Options) -> SideProcess:
+def launch(side: str, options: Options, log: str | None = None) -> SideProcess:
     """A process of one side, as the options want it; it logs into the case's folder."""
     options.folder.mkdir(parents=True, exist_ok=True)
     return SideProcess(
         side,
-        options.folder / f"{side}.log",
+        options.folder / f"{log or side}.log",
         python=options.pythons.get(side),
         device=options.devices[side],
         threads=options.threads,
@@ -98,6 +99,10 @@ class Recorder:
         self._stopped = threading.Event()
         self._partial: dict[tuple[str, str], Path] = {}
         self._first_error: BaseException | None = None
+        self._perturbed = PerturbedRuns(noise_runs(options) if "torch" in options.sides else ())
+        # Whoever brings processes along has one of each side, and wants no other.
+        self._may_start = not processes and not options.case.alone
+        self._helper: SideProcess | None = None
         self.plan: Plan | None = None
         self._parameters: dict[str, dict[str, Any]] = {}  # by side, what its manifests say of parameters
         self.processes: dict[str, Served] = dict(processes or {})
@@ -151,8 +156,10 @@ class Recorder:
         for future in futures:
             future.result()
         made = [(side, dtype) for side in options.sides for dtype in dtypes]
+        noise = {f"torch-{options.dtype}": self._perturbed.errors()}
         for side, dtype in made:
-            self.processes[side].request("close", run=f"{side}-{dtype}")
+            run = f"{side}-{dtype}"
+            self.processes[side].request("close", run=run, noise=noise.get(run, {}))
         for item in made:  # not before all are whole: two of four would stand beside two of an earlier run
             recordings[item] = Recording(manifest.publish(self._partial[item]))
         self._prune(recordings)
@@ -224,31 +231,40 @@ class Recorder:
         try:
             self._record_steps(side, plan)
             if side == "torch":
-                self._measure_noise()
+                self._measure_noise(self.processes["torch"])
+            else:
+                self._help(plan)
         except BaseException as error:
             # One side cannot go on: end the other too, and report what came first.
             self._first_error = self._first_error or error
             self._stopped.set()
             for event in self._ready.values():
                 event.set()
-            for other in self.processes.values():
+            for other in (*self.processes.values(), *filter(None, [self._helper])):
                 other.kill()
             raise
 
     def _record_steps(self, side: str, plan: Plan) -> None:
         options, process = self.options, self.processes[side]
-        for dtype in dict.fromkeys(dtype for dtype, _ in order(options)):
+        todo = order(options)
+        for dtype in dict.fromkeys(dtype for dtype, _ in todo):
             self.open(side, dtype, plan, self._partial[side, dtype], self._partial["torch", options.dtype])
-        for dtype, step in order(options):
+        if side != "torch":  # first what need not wait
+            todo = sorted(todo, key=lambda item: self._needed(item[1]) is not None)
+        for dtype, step in todo:
             self._wait_for_reference(side, step)
-            process.request("step", partial(self.progress, side, step, dtype), run=f"{side}-{dtype}", step=step)
+            run = f"{side}-{dtype}"
+            took = process.request("step", partial(self.progress, side, step, dtype), run=run, step=step)
             self.progress(side, step, dtype, 1, 1)
             if side == "torch":
+                self._perturbed.took(dtype, step, took["seconds"])
                 self._ready[dtype, step].set()
 
-    def open(self, side: str, dtype: str, plan: Plan, folder: Path, reference: Path) -> None:
+    def open(
+        self, side: str, dtype: str, plan: Plan, folder: Path, reference: Path, process: Served | None = None
+    ) -> None:
         """Have a side ready to record in `folder`; `reference` is the reference's recording in the working dtype."""
-        self.process(side).request(
+        (process or self.process(side)).request(
             "open",
             run=f"{side}-{dtype}",
             case=asdict(self.options.case),
@@ -270,30 +286,49 @@ class Recorder:
         for side in SIDES:
             self.open(side, TWIN, plan, self.options.folder, self.options.folder)
 
-    def _measure_noise(self) -> None:
-        """The reference's perturbed runs; the port records meanwhile."""
-        for dtype, step, seed in noise_runs(self.options):
-            truth = str(self._partial["torch", TWIN])
-            self.processes["torch"].request(
-                "noise",
-                partial(self.progress, "torch", f"{step} noise", dtype),
-                run=f"torch-{self.options.dtype}",
-                step=step,
-                dtype=dtype,
-                truth=truth,
-                seed=seed,
-            )
-            self.progress("torch", f"{step} noise", dtype, 1, 1)
+    def _measure_noise(self, process: Served) -> None:
+        """Perturbed runs of the reference, until none is left."""
+        if not noise_runs(self.options):  # and then perhaps no twin
+            return
+        dtype = self.options.dtype
+        asked = {
+            "run": f"torch-{dtype}",
+            "truth": str(self._partial["torch", TWIN]),
+            "reference": str(self._partial["torch", dtype]),
+        }
+        self._perturbed.work(
+            process,
+            asked,
+            lambda: not self._stopped.is_set(),
+            lambda run: self.progress("torch", f"{run[1]} noise", run[0], 1, 1),
+        )
 
-    def _wait_for_reference(self, side: str, step: str) -> None:
-        """Block until the reference has what the step reads."""
+    def _help(self, plan: Plan) -> None:
+        """The port is recorded, and its core is free for the reference's perturbed runs."""
+        if not self._may_start or "torch" not in self.options.sides:
+            return
+        for event in self._ready.values():
+            event.wait()
+        if self._stopped.is_set() or not self._perturbed.worth_a_start:
+            return
+        options, folder = self.options, self._partial["torch", self.options.dtype]
+        with launch("torch", options, "torch-noise") as self._helper:
+            self.open("torch", options.dtype, plan, folder, folder, self._helper)
+            self._measure_noise(self._helper)
+
+    def _needed(self, step: str) -> str | None:
+        """The step that the reference must have recorded before the port can record this one."""
         case, dtype = self.options.case, self.options.dtype
         # In half precision a port may lack kernels, and says so at once: there its masks follow nothing.
         follows = step in case.followed and (case.alone or dtype not in HALF)
-        needed = step if follows else NEEDS.get(step)
+        return step if follows else NEEDS.get(step)
+
+    def _wait_for_reference(self, side: str, step: str) -> None:
+        """Block until the reference has what the step reads."""
+        needed = self._needed(step)
         if side == "torch" or "torch" not in self.options.sides or needed is None:
             return
-        self._ready[dtype, needed].wait()
+        self._ready[self.options.dtype, needed].wait()
         if self._stopped.is_set():
             raise UsageError(f"{side} side, {step}: the reference stopped before it recorded {needed}")
 

@@ -13,6 +13,8 @@ SMALL = {
     "mlp_ratio": 2,
 }
 
+DIGITS = 48  # pixels that a digit has each way: three sizes of token maps, 5, 3 and 2
+
 # Unlike one another, so that none can stand in for another.
 RATES = {"drop_rate": 0.1, "attn_drop_rate": 0.2, "drop_path_rate": 0.3}
 
@@ -22,7 +24,8 @@ def _training(distilled: bool, **changes: Any) -> Training:
     return Training(
         reference=f"torch_ref.pit:{name}",
         port=f"paddle_impl.pit:{name}",
-        build={"image_size": 64, "num_classes": 10, "in_chans": 1, **SMALL},
+        build={"image_size": DIGITS, "num_classes": 10, "in_chans": 1, **SMALL},
+        image_size=DIGITS,
         **changes,
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 
 # Bytes read of a file mapping after which its pages are let go.
 RELEASE = 16 << 20
-# Bytes read since then, by the mapping's id. An id that comes back makes it somewhat wrong, and pages are let go somewhat
+# Bytes read since then, by the id of the mapping. An id that comes back makes it somewhat wrong, and pages are let go
 # early: no harm. Threads take turns: on a busy machine one that wrote back an old sum let the pages pile up.
 _read: dict[int, int] = {}
 _turn = Lock()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -14,7 +15,8 @@ from align import errors
 from align.record.copies import FORK, LEAVE, LEFT
 
 ROOT = Path(__file__).resolve().parents[2]
-
+# Undocumented; "5" is AVX2, and only MKL before 2020 Update 1 heeds it, so PyTorch's does not.
+MKL_PATH = "MKL_DEBUG_CPU_TYPE"
 
 NAMED = ("describe", "table")  # operations whose errors name the user's code themselves
 
@@ -174,8 +176,20 @@ def environment(threads: int, tf32: bool, roots: tuple[Path, ...]) -> dict[str, 
         "PYTHONPATH": os.pathsep.join(map(str, (*roots, Path.cwd(), ROOT))),
     }
     environment = {**os.environ, **fixed}
+    if _amd_with_avx2():
+        environment.setdefault(MKL_PATH, "5")
     if tf32:
         environment.pop("NVIDIA_TF32_OVERRIDE", None)
     else:
         environment["NVIDIA_TF32_OVERRIDE"] = "0"
     return environment
+
+
+@cache
+def _amd_with_avx2() -> bool:
+    """Where the MKL of Paddle's wheel takes its slowest code unless it is told to use AVX2 (benchmarks/README.md)."""
+    try:
+        told = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "AuthenticAMD" in told and " avx2 " in told

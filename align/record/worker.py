@@ -55,7 +55,6 @@ class Run:
     files: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    noise: dict[str, dict[str, dict[str, list[tuple[float, float]]]]] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
     twin: bool = False  # of a run in a lower type, which stands where this one cannot be made
 
@@ -188,26 +187,15 @@ class Worker:
                 state.failures[step] = f"{manifest.NO_KERNEL}{told}" if told else in_one_line(error)
         state.files.update(writer.hashes)
 
-    def noise(self, run: str, step: str, dtype: str, truth: str, seed: int) -> dict[str, Any]:
-        """Run a step in `dtype` with everything one ulp off; add its errors against `truth` to the run's noise file."""
-        state = self._runs[run]
-        table = state.noise.setdefault(step, {})
-        for name, error in self._errors(state, step, dtype, truth, seed).items():
-            table.setdefault(name, {}).setdefault(dtype, []).append(error)
-        return {}
-
     def errors(self, run: str, step: str, dtype: str, truth: str, seed: int, reference: str) -> dict[str, Any]:
         """By row, (rms, maximum) of how far a step run in `dtype` with everything one ulp off is from `truth`.
 
         `reference` is where the reference's recording in the working dtype lies now.
         """
         state = replace(self._runs[run], reference=Path(reference))
-        return {"errors": self._errors(state, step, dtype, truth, seed)}
-
-    def _errors(self, state: Run, step: str, dtype: str, truth: str, seed: int) -> dict[str, tuple[float, float]]:
         meter = NoiseMeter(Store(Path(truth), step))
         self._record(state, step, dtype, meter, perturbation=seed)
-        return meter.errors
+        return {"errors": meter.errors}
 
     def _record(
         self,
@@ -322,10 +310,13 @@ class Worker:
         found = origins(self.side, resolve(state.case.builder(self.side.name)), state.case.build)
         return {"origins": {names.get(name, name): origin for name, origin in found.items()}}
 
-    def close(self, run: str) -> dict[str, Any]:
-        """Write the manifest; the harness gives the recordings their names when all are whole."""
+    def close(self, run: str, noise: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Write the manifest; the harness gives the recordings their names when all are whole.
+
+        `noise`: the errors of the reference's perturbed runs by step, row and dtype.
+        """
         state = self._runs[run]
-        for step, errors in state.noise.items():
+        for step, errors in (noise or {}).items():
             path = state.folder / f"{step}{manifest.NOISE}"
             path.write_text(json.dumps(errors))
             state.files[path.name] = blake3(path.read_bytes()).hexdigest()

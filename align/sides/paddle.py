@@ -345,6 +345,9 @@ def _set_switches(threads: int, tf32: bool) -> list[Switch]:
     for name in ("FLAGS_use_onednn", "FLAGS_use_autotune"):
         found = _flag(name)
         switches.append(Switch(name, "False", None if found is None else str(found)))
+    mkl = os.environ.get("MKL_DEBUG_CPU_TYPE")  # see `align.record.process`
+    if mkl:
+        switches.append(Switch("MKL_DEBUG_CPU_TYPE", mkl, mkl))
     override = os.environ.get("NVIDIA_TF32_OVERRIDE")
     cuda = paddle.device.is_compiled_with_cuda()
     switches.append(Switch("NVIDIA_TF32_OVERRIDE", "None" if tf32 else "0", str(override) if cuda else None))

@@ -298,7 +298,7 @@ def _counts_batches(name: str, modules: Mapping[str, torch.nn.Module]) -> bool:
 def _set_switches(threads: int, tf32: bool) -> list[Switch]:
     """Set and read back. Names: PyTorch's notes on reproducibility and on CUDA semantics (TensorFloat-32)."""
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=False)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, without 3 s of importing Inductor
     # In evaluation without gradients it would replace a whole encoder layer by one kernel that no hook sees into.
     torch.backends.mha.set_fastpath_enabled(False)
     torch.backends.cudnn.benchmark = False
@@ -336,14 +336,14 @@ def kept() -> Iterator[None]:
     """After this block everything that a `TorchSide` has set is as it was before."""
     held = [(owner, name, getattr(owner, name)) for owner, names in _flags().items() for name in names]
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    strict = torch.get_deterministic_debug_mode()
     fast, states = torch.backends.mha.get_fastpath_enabled(), torch.get_rng_state()
     try:
         yield
     finally:
         torch.set_rng_state(states)
         torch.backends.mha.set_fastpath_enabled(fast)
-        torch.use_deterministic_algorithms(strict, warn_only=warn)
+        torch.set_deterministic_debug_mode(strict)
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
         for owner, name, value in held:
