@@ -41,6 +41,7 @@ def _variant(name: str, batch: int) -> Case:
         classes=1000,
         features="forward_features",
         loss=Loss(distillation="hard" if distilled else "none"),
+        iterations=3,
         training=_training(distilled),
         rates=RATES,
         summary=f"{name} at 224 px, 1000 classes, batch {batch}",

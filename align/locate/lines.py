@@ -11,6 +11,7 @@ from typing import Any
 
 from align.locate.acts import MADE, acted_otherwise, first_difference
 from align.locate.divergence import Divergence, Where
+from align.locate.line_decisions import Decisions
 from align.locate.line_pair import MISPLACED, NEW, Blame, code_of
 from align.locate.line_rows import Rows
 from align.locate.line_side import FEW
@@ -33,7 +34,7 @@ KINDS = dict.fromkeys((*OPERATIONS, "BoolOp"), "the operation") | {
 RECENT = 64  # events before an exception in which its reason is looked for
 
 
-class Search(Variables, Rows):
+class Search(Variables, Decisions, Rows):
     """Whom to blame, in both sides' traces of one step."""
 
     def blame(self, row: str) -> Blame | None:
@@ -56,6 +57,8 @@ class Search(Variables, Rows):
         earlier = self._given(here, row)
         if earlier is not None:
             return self.blame(earlier)
+        if self.port.role(here)[1] == "Write" and (decided := self.decided_otherwise()):
+            return decided
         twin = expected if here == maker and self.alike(here, expected) else self.twin(here)
         return (
             self.stopped_short(here, twin)

@@ -16,6 +16,7 @@ from align.diagnose.cause import Treatment
 from align.diagnose.modules import Look, with_causes
 from align.errors import UsageError
 from align.locate.buffers import UPDATE, buffer_divergences
+from align.locate.construction import at_its_making
 from align.locate.divergence import Divergence
 from align.locate.initial import initial_divergences
 from align.locate.lines import line_divergences
@@ -103,8 +104,15 @@ def _of_the_step(step: str, parts: Sequence[tuple[str, Divergence]]) -> Divergen
 
 def lined(recorder: Recorder, step: str, rows: Collection[str] | None = None) -> list[Divergence]:
     """The lines that made rows of a step wrong (these, or all), by the values of both sides' source lines."""
+    traces = line_traces(recorder, step, step_modules.narrowed(step, rows, recorder.options.case))
+    return line_divergences(step, traces["paddle"], traces["torch"], rows)
+
+
+def line_traces(
+    recorder: Recorder, step: str, part: list[str] | None = None, dtype: str | None = None
+) -> dict[str, line_trace.LineTrace]:
+    """Of both sides, in float64 or another type; `part` is what of the step is run."""
     options = recorder.options
-    part = step_modules.narrowed(step, rows, options.case)
     working = manifest.latest(options.reference or options.folder, options.prefix("torch", options.dtype))
     recorder.open_twins()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix=".partial-lines-") as name:
@@ -116,9 +124,9 @@ def lined(recorder: Recorder, step: str, rows: Collection[str] | None = None) ->
                 folder=name,
                 reference=str(working or options.folder),
                 part=part,
+                dtype=dtype,
             )
-        traces = {side: line_trace.read(Path(name, f"{step}-{side}-lines.json")) for side in SIDES}
-        return line_divergences(step, traces["paddle"], traces["torch"], rows)
+        return {side: line_trace.read(Path(name, f"{step}-{side}-lines.json")) for side in SIDES}
 
 
 def initialised(recorder: Recorder, rows: Collection[str]) -> list[Divergence]:
@@ -208,7 +216,8 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
             return Store(folder, f"{step}-paddle-treated")
 
         found = _refined(step, findings, values, replays, pairs)
-        return with_causes(found, Look(step, values, replays, pairs, settings), treat)
+        answer = with_causes(found, Look(step, values, replays, pairs, settings), treat)
+    return at_its_making(answer, settings, lambda: line_traces(recorder, "construction", dtype="float32"))
 
 
 def _refined(

@@ -131,17 +131,37 @@ class Instrumenter(ast.NodeTransformer):
 
     def visit_Module(self, node: ast.Module) -> Any:
         # What a module's and a class's body do has been done; only the functions in them are exchanged.
-        node.body = [self.visit(item) if isinstance(item, DEFINITIONS) else item for item in node.body]
+        node.body = [self._definition(item) for item in node.body]
         return node
+
+    def _definition(self, item: ast.stmt) -> Any:
+        if isinstance(item, DEFINITIONS):
+            return self.visit(item)
+        return Lambdas(self._module_lambda).visit(item)  # in a table, say
+
+    def _module_lambda(self, node: ast.Lambda) -> Any:
+        return self.visit(node) if node.lineno in self._wanted else node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> Any:
         self._names.append(node.name)
-        node.body = [self.visit(item) if isinstance(item, DEFINITIONS) else item for item in node.body]
+        node.body = [self._definition(item) for item in node.body]
         self._names.pop()
         return node
 
     def visit_Lambda(self, node: ast.Lambda) -> Any:
-        return self._scope(node, "<lambda>")
+        """Tells of its beginning and of what it returns, as a function does: `leave((enter(), body)[1])`."""
+        body = node.body
+        self._names.append("<lambda>")
+        self._loops.append(())
+        self._found += [[], []]
+        made = self.visit(body)
+        number = self._add(body, "Return", "return", self._found.pop())
+        self._found.pop()
+        self._loops.pop()
+        self._names.pop()
+        both = ast.Subscript(ast.Tuple([self._call("enter", 0, body), made], ast.Load()), ast.Constant(1), ast.Load())
+        node.body = self._call("leave", number, body, [both])
+        return node
 
     def _comprehension(self, node: Any) -> Any:
         self._found.append([])
@@ -236,6 +256,16 @@ class Instrumenter(ast.NodeTransformer):
     def _changed(self, node: Any, op: str, base: ast.expr, children: Iterable[int]) -> ast.stmt:
         number = self._add(node, op, "", children)
         return self._statement(self._call("changed", number, node, [base]), node)
+
+
+class Lambdas(ast.NodeTransformer):
+    """Puts something in the place of each outermost lambda."""
+
+    def __init__(self, instead: Callable[[ast.Lambda], Any]) -> None:
+        self._instead = instead
+
+    def visit_Lambda(self, node: ast.Lambda) -> Any:
+        return self._instead(node)
 
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

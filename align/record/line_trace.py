@@ -42,13 +42,17 @@ class Emission:
 
 @dataclass(frozen=True)
 class Bound:
-    """A variable of a function (or an argument, with no node) was given the value of an event by a node."""
+    """A variable of a function was given the value of an event by a node; an argument by the call, if it is traced.
+
+    That was after so many events.
+    """
 
     file: str
     function: str
     name: str
     event: int
     node: int | None
+    after: int = 0
 
 
 @dataclass
@@ -79,7 +83,7 @@ class LineTrace:
         events = [(e.node, e.inputs, e.kind, number(e.print), e.value, e.members, e.again) for e in self.events]
         emissions = [(e.name, e.after, number(e.print), e.event) for e in self.emissions]
         nodes = [tuple(getattr(node, field.name) for field in fields(Node)) for node in self.nodes]
-        bindings = [(b.file, b.function, b.name, b.event, b.node) for b in self.bindings]
+        bindings = [(b.file, b.function, b.name, b.event, b.node, b.after) for b in self.bindings]
         acts = [(a.kind, a.detail, number(a.print), a.row, a.place and a.place.as_json()) for a in self.acts]
         table = [found and tuple(getattr(found, field.name) for field in fields(Fingerprint)) for found in prints]
         whole = {

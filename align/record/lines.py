@@ -58,6 +58,8 @@ class Recorder:
         self._defaults: dict[tuple[str, str, int], list[tuple[str, Any, int]]] = {}
         self._watched: dict[int, _Watched] = {}
         self._given: set[int] = set()
+        self._call_nodes: dict[tuple[str, str], list[int]] = {}  # by file and name of what is called
+        self._indexed = 0  # nodes among these
         self._writing: dict[int, int] = {}  # by the node of a call, that of what it writes into parameters
 
     # What rewritten code calls: the step goes on whatever happens here
@@ -111,7 +113,26 @@ class Recorder:
             if name not in own and (known := self._unchanged(values.get(name))) is not None:
                 own[name] = known
             if name in own:
-                self.trace.bindings.append(Bound(code.co_filename, function_name(code), name, own[name], None))
+                self._tell_of(code.co_filename, function_name(code), name, own[name], self._call_of(frame))
+
+    def _call_of(self, frame: FrameType) -> int | None:
+        """The traced expression that called the function of a frame; None where the framework or the harness did."""
+        caller, code = frame.f_back, frame.f_code
+        if caller is None or caller.f_code.co_filename not in self._files:
+            return None
+        if len(self.trace.nodes) != self._indexed:
+            self._indexed = len(self.trace.nodes)
+            self._call_nodes = {}
+            for number, node in enumerate(self.trace.nodes):
+                if node.op == "Call":
+                    self._call_nodes.setdefault((node.file, node.text.rpartition(".")[2]), []).append(number)
+        owner = code.co_qualname.removesuffix(f".{code.co_name}").rpartition(".")[2]
+        names = (code.co_name, owner) if code.co_name == "__init__" else (code.co_name,)
+        for name in names:
+            for number in self._call_nodes.get((caller.f_code.co_filename, name), ()):
+                if self.trace.nodes[number].line <= caller.f_lineno <= self.trace.nodes[number].end_line:
+                    return number
+        return None
 
     def _noted(self, frame: FrameType, node: int, value: Any) -> None:
         own = self._frames.setdefault(id(frame), {})
@@ -313,11 +334,14 @@ class Recorder:
             self._remember(thing, len(self.trace.events) - 1)
         self._watched |= {id(tensor): _Watched(tensor, self._state_of(tensor)) for tensor in tensors}
 
+    def _tell_of(self, file: str, function: str, name: str, event: int, node: int | None) -> None:
+        self.trace.bindings.append(Bound(file, function, name, event, node, len(self.trace.events)))
+
     def _bind(self, own: dict[Any, int], binds: Binding, value: Any, event: int, node: int) -> None:
         if isinstance(binds, str):
             own[binds] = event
             at = self.trace.nodes[node]
-            self.trace.bindings.append(Bound(at.file, at.function, binds, event, node))
+            self._tell_of(at.file, at.function, binds, event, node)
         elif binds and isinstance(value, (tuple, list)) and len(value) == len(binds):
             members = self.trace.events[event].members
             for index, (part, item) in enumerate(zip(binds, value, strict=True)):

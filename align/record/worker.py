@@ -283,15 +283,24 @@ class Worker:
         trace.write(path, name)
         return {}
 
-    def lines(self, run: str, step: str, folder: str, reference: str, part: list[str] | None = None) -> dict[str, Any]:
+    def lines(
+        self,
+        run: str,
+        step: str,
+        folder: str,
+        reference: str,
+        part: list[str] | None = None,
+        dtype: str | None = None,
+    ) -> dict[str, Any]:
         """Run a step once more with its source lines traced; leaves `<step>-<side>-lines.json` in the folder.
 
         `reference` is where the reference's recording in the working dtype lies now; `part` is what of the step is run,
-        see `align.steps.narrowed`.
+        see `align.steps.narrowed`; `dtype` is another than the run's.
         """
         module: Any = steps.load(step)
         record = getattr(module, "traced", module.record)
         state = replace(self._runs[run], reference=Path(reference))
+        state = replace(state, dtype=dtype or state.dtype)
         self.side.set_precision(state.dtype)
         trace = line_step.traced(
             self.side,

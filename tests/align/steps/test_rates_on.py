@@ -171,6 +171,20 @@ def test_a_wrong_mask_is_named_with_its_line(judge):
     assert "DropPath(drop_path)" in found.port.built["code"]
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("drop_path_rate * i / sum(depth)", "drop_path_rate * (i + 1) / sum(depth)"),
+        ("Attention(dim, num_heads, attn_drop, drop)", "Attention(dim, num_heads, drop, attn_drop)"),
+    ],
+)
+def test_a_wrong_rate_is_blamed_where_it_is_made(judge, right, wrong):
+    """However many constructors it comes through to the module that uses it."""
+    found = judge("made", MODEL, right, wrong, place=True)[0]
+    assert wrong in found.port.code
+    assert found.cause["id"] in ("drop-prob", "dropout-rate")
+
+
 def test_a_draw_that_has_no_answer_stops_the_run(judge):
     drawing = "paddle.clip(paddle.poisson(paddle.full(shape, keep_prob, x.dtype)), 0, 1)"
     with pytest.raises(UsageError, match=r"poisson draws random numbers in transformers\.1\.blocks\.0\.drop_path1"):
