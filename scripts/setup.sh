@@ -91,10 +91,19 @@ try_imports() {
     done
 }
 
+# The comparison's kernels, which the first run would otherwise compile while it records; a failure shows there.
+compile_kernels() {
+    if grep -q '^numba==' requirements.lock; then
+        "$venv/bin/python" -m align.compare.compiled </dev/null >/dev/null 2>&1 || true
+    fi
+}
+
 add_project() {
     echo "setup: adding the project, trying both frameworks"
     pip_install --no-deps --no-build-isolation -e .
+    compile_kernels &
     try_imports
+    wait
     { wanted_packages && wanted_project; } >"$stamp.new"
     mv "$stamp.new" "$stamp"
 }
