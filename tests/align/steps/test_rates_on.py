@@ -99,6 +99,16 @@ BUGS = {
     "losses-not-averaged": (LOOP, "loss = loss / len(micro_batches)", "loss = loss", ("loop/loss",)),
 }
 
+# The others are run with --slow: each trains a port in both types.
+QUICK = {
+    "drop-path-per-batch",
+    "missing-scale",
+    "rates-swapped",
+    "training-mode-not-entered",
+    "gradients-cleared-to-zero",
+    "average-moved-per-micro-batch",
+}
+
 # The same masks in other words: a port that draws so is right.
 EQUIVALENT = {
     "floor": f"paddle.floor(keep_prob + paddle.rand(shape, x.dtype))  # {MASK}",
@@ -132,7 +142,7 @@ def judge(tmp_path_factory):
         yield of
 
 
-@pytest.mark.parametrize("name", BUGS)
+@pytest.mark.parametrize("name", [b if b in QUICK else pytest.param(b, marks=pytest.mark.slow) for b in BUGS])
 def test_a_bug_is_red(judge, name):
     file, text, replacement, rows = BUGS[name]
     verdict = judge(name, file, text, replacement)
