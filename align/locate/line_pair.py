@@ -59,20 +59,7 @@ class Pair:
         return self.nearest_line(node.function, code_of(node.file, node.line, node.end_line))
 
     def nearest_line(self, function: str, code: str) -> int | None:
-        """None where neither a function has this name nor a line reads like this."""
-        best: tuple[float, int] = (0.0, -1)
-        nodes = self.reference.trace.nodes
-        seen: set[int] = set()
-        for number, event in enumerate(self.reference.trace.events):
-            if event.node in seen:
-                continue
-            seen.add(event.node)
-            node = nodes[event.node]
-            if node.file in self.reference.trace.own:
-                text = code_of(node.file, node.line, node.end_line)
-                likeness = difflib.SequenceMatcher(None, code, text).ratio() + (node.function == function)
-                best = max(best, (likeness, number))
-        return best[1] if best[0] > ALIKE else None
+        return nearest_line(self.reference, function, code)
 
     def differ(self, mine: int, other: int) -> bool:
         first, second = self.port.trace.events[mine].print, self.reference.trace.events[other].print
@@ -85,3 +72,19 @@ class Pair:
 
 def code_of(file: str, line: int, end_line: int) -> str:
     return "\n".join(linecache.getline(file, n).rstrip() for n in range(line, end_line + 1)).strip()
+
+
+def nearest_line(side: Side, function: str, code: str) -> int | None:
+    """The event of a side's own code that reads most like this; None where no function has this name nor a line does."""
+    best: tuple[float, int] = (0.0, -1)
+    seen: set[int] = set()
+    for number, event in enumerate(side.trace.events):
+        if event.node in seen:
+            continue
+        seen.add(event.node)
+        node = side.trace.nodes[event.node]
+        if node.file in side.trace.own:
+            text = code_of(node.file, node.line, node.end_line)
+            likeness = difflib.SequenceMatcher(None, code, text).ratio() + (node.function == function)
+            best = max(best, (likeness, number))
+    return best[1] if best[0] > ALIKE else None

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from align.locate.line_pair import OTHER, Blame, Pair
+from align.locate.line_pair import OTHER, Blame, Pair, code_of, nearest_line
 from align.locate.line_side import Side
 from align.locate.recognise import same
 from align.record.line_trace import Bound, LineTrace
@@ -54,6 +54,43 @@ class Variables(Pair):
             if bound.file in side.trace.own:
                 found.setdefault((Path(bound.file).name, bound.function, bound.name), []).append((order, bound))
         return found
+
+    def left_out(self, row: str) -> Blame | None:
+        """Of a row that only the reference has: what the function that puts it into a container decided otherwise here.
+
+        That is a variable of another value, a truth value, or else the line most like that which puts it there.
+        """
+        reference = self.reference.trace
+        leaf = row.rpartition("/")[2]
+        put = [n for name in (row, leaf) for n, _ in self.reference.containers(name) if self.reference.is_own(n)]
+        if not put:
+            return None
+        there = reference.nodes[reference.events[put[0]].node]
+        key = Path(there.file).name, there.function
+        inside = {b.event for b in self.port.trace.bindings if (Path(b.file).name, b.function) == key}
+        return self.bound_otherwise(inside) or self._branched(key) or self._most_like(put[0])
+
+    def _branched(self, key: tuple[str, str]) -> Blame | None:
+        """The first truth value of a function that is another on the other side, in the order of evaluation."""
+        ours, theirs = (self._flags_in(side, key) for side in (self.port, self.reference))
+        for mine, other in zip(ours, theirs, strict=False):
+            if self.port.role(mine) != self.reference.role(other):
+                return None
+            if self.told_otherwise(mine, other):
+                return Blame(mine, other, "decides otherwise than the reference")
+        return None
+
+    def _flags_in(self, side: Side, key: tuple[str, str]) -> list[int]:
+        nodes = side.trace.nodes
+        inside = {n for n, node in enumerate(nodes) if (Path(node.file).name, node.function) == key}
+        return [n for n, event in enumerate(side.trace.events) if event.kind == "flag" and event.node in inside]
+
+    def _most_like(self, there: int) -> Blame | None:
+        """The port's line that reads most like one of the reference, in a function of the same name."""
+        node = self.reference.trace.nodes[self.reference.trace.events[there].node]
+        code = code_of(node.file, node.line, node.end_line)
+        here = nearest_line(self.port, node.function, code)
+        return None if here is None else Blame(here, there, "is the nearest to the line that makes this row there")
 
     def stopped_short(self, here: int, there: int | None) -> Blame | None:
         """The head of a loop, if the blamed event reads what the reference's loop had in an earlier round."""

@@ -62,6 +62,7 @@ class Search(Variables, Decisions, Rows):
         twin = expected if here == maker and self.alike(here, expected) else self.twin(here)
         return (
             self.stopped_short(here, twin)
+            or self.chosen_otherwise(here)
             or self.bound_otherwise(self.port.slice(here))
             or Blame(self._in_own_code(here, maker), there if twin is None else twin, NEW)
         )
@@ -83,7 +84,18 @@ class Search(Variables, Decisions, Rows):
         for other in range(number + 1, last + 1):
             if self.port.is_own(other) and number in self.port.slice(other):
                 return other
-        return last
+        return self._nearest_own(number)
+
+    def _nearest_own(self, number: int) -> int:
+        """Of what an event of the harness was made from, that which the side's own code made last."""
+        seen, todo = {number}, [number]
+        for other in todo:
+            if self.port.is_own(other):
+                return other
+            new = sorted({n for n in self.port.upstream(other) if n not in seen}, reverse=True)
+            seen.update(new)
+            todo += new
+        return number
 
     def before_exception(self, function: str) -> Blame | None:
         """What was wrong already in the variables, and just before the end, of a function that raised."""
@@ -180,10 +192,11 @@ def line_divergences(
     found: dict[tuple[str, int], tuple[str, Blame]] = {}
     counts: Counter[tuple[str, int]] = Counter()
     lone = [row for row in search.port.emissions if row not in search.reference.emissions]
-    for row in [*lone, *search.wrong]:  # under a name of its own a tensor is missing under its right one
+    gone = [] if lone or port.raised else [row for row in search.reference.emissions if row not in search.port.emissions]
+    for row in [*lone, *gone, *search.wrong]:  # under a name of its own a tensor is missing under its right one
         if rows is not None and row not in rows:
             continue
-        blame = search.named_otherwise(row) if row in lone else search.blame(row)
+        blame = search.named_otherwise(row) if row in lone else search.left_out(row) if row in gone else search.blame(row)
         if blame is None:
             continue
         node = port.nodes[search.node(blame)]

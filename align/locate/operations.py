@@ -11,6 +11,7 @@ from align.locate.gradients import first_divergent_backward
 from align.locate.match import Values, first_divergent, made_by
 from align.locate.modules import Finding
 from align.locate.pairs import Pairs
+from align.record.replay import tensor_name
 from align.record.source import last_return, loop_header, next_statement
 from align.record.trace import Operation
 
@@ -76,7 +77,7 @@ def _stands_in(finding: Finding, values: Mapping[str, Values], pairs: Pairs) -> 
 def _left_unused(replays: Mapping[str, Replay], places: Places, side: str, finding: Finding) -> Where | None:
     """The call of the child whose output the reference hands on, where the port hands on another's."""
     expected, answer = replays["torch"].get(finding.tensor), None
-    if expected is None:
+    if expected is None or _among_its_outputs(expected, replays["paddle"], finding):
         return None
     for name, place in places[side].items():
         if place["parent"] != finding.owner or not place["call"] or name == finding.near:
@@ -85,6 +86,15 @@ def _left_unused(replays: Mapping[str, Replay], places: Places, side: str, findi
         if any(np.array_equal(replays["torch"][output], expected) for output in outputs):
             answer = Where(**place["call"], built=places[side][finding.owner]["built"])
     return answer
+
+
+def _among_its_outputs(expected: np.ndarray, port: Replay, finding: Finding) -> bool:
+    """Whether the port's module does hand this on, as another of its outputs."""
+    own = tensor_name(finding.tensor)
+    if own is None or own.what != "out":
+        return False
+    others = (n for n in port if n.startswith(f"{own.label}/out/") and n != finding.tensor and not n.endswith("/grad"))
+    return any(np.array_equal(port[other], expected) for other in others)
 
 
 def _left_unused_inside(values: Values, reference: Replay, pairs: Pairs, side: str, finding: Finding) -> Where | None:

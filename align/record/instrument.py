@@ -33,7 +33,7 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 @dataclass(frozen=True)
 class Node:
-    """One expression of a source file (or `For`, `AugAssign`, `Store`, `Return`: what a statement does).
+    """One expression of a source file (or `For`, `AugAssign`, `Store`, `Return`, `Yield`: what a statement does).
 
     `text` is the called function, operator, name or attribute; `children` are the expressions that it is made of, by
     number; `loops` are the `For` nodes around it, the outermost first.
@@ -214,6 +214,13 @@ class Instrumenter(ast.NodeTransformer):
             return node
         children = self._inside(node)
         node.value = self._call("leave", self._add(node, "Return", "return", children), node, [node.value])
+        return node
+
+    def visit_Yield(self, node: ast.Yield) -> Any:
+        if node.value is None:
+            return node
+        children = self._inside(node)
+        node.value = self._call("leave", self._add(node, "Yield", "yield", children), node, [node.value])
         return node
 
     def visit_Assign(self, node: ast.Assign) -> Any:

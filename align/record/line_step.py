@@ -47,11 +47,12 @@ class LineContext(Context):
 
 
 def traced(
-    side: Side, package: str, record: Callable[[Context], None], context: Callable[[], LineContext]
+    side: Side, package: str, record: Callable[[Context], None], context: Callable[[], LineContext], harness: str
 ) -> LineTrace:
     """Run a step's `record` and trace the lines of the side's package and of what it delegates to.
 
-    The framework itself is not traced. An exception of the port's ends the trace and is kept as its `raised`.
+    So are those of the step itself, in the file `harness`: what it emits is made of what it was given. The framework is
+    not traced. An exception of the port's ends the trace and is kept as its `raised`.
     """
     before = len(sys.modules)
     executed = _executed(lambda: record(context()), tolerant=side.name != "torch")
@@ -61,6 +62,7 @@ def traced(
     files = [*own, *sorted(_delegated(executed.keys() - set(own), side.name))]
     trace = LineTrace(own=own)
     listener = Recorder(side, trace, files)
+    files.append(harness)
     observed = context()
     observed.listener = listener
     with instrumented({file: executed[file] for file in files if file in executed}, listener, trace.nodes):

@@ -8,13 +8,14 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
-from align.record.fingerprint import of_array, of_number
+from align.record.fingerprint import LARGE, Fingerprint, of_array, of_number
 from align.record.instrument import Binding, Node
 from align.record.line_trace import Bound, Emission, Event, LineTrace
 from align.sides import Side
@@ -368,7 +369,7 @@ class Recorder:
             return Event(node, inputs, "flag", value=None if value is None else bool(value))
         if isinstance(value, (str, bytes)):
             return Event(node, inputs, "text", value=str(value)[:200])
-        found = of_number(value) if type(value) in (int, float) else None
+        found = of_number(value) if type(value) in (int, float) else _of_names(value)
         if found is None and (array := self._array(value)) is not None:
             found = of_array(array)
         members: list[tuple[str | None, int]] = []
@@ -469,6 +470,38 @@ def function_name(code: CodeType) -> str:
 def _attributes(value: Any) -> list[Any]:
     own = getattr(value, "__dict__", None)
     return [] if isinstance(value, CODE) or not isinstance(own, dict) else list(own.values())[:MEMBERS]
+
+
+def _of_names(value: Any) -> Fingerprint | None:
+    """Of the path of a file, or of a container of texts, paths and integers in their order, however it is nested."""
+    if isinstance(value, PurePath):
+        return of_array(np.array(_checksum(value)))
+    if not isinstance(value, (list, tuple, dict)):
+        return None
+    found: list[int] = []
+    return of_array(np.array(found)) if _gather(value, found) and len(found) <= MEMBERS else None
+
+
+def _gather(value: Any, found: list[int]) -> bool:
+    """Append the checksums of texts and paths, and the integers; whether there are texts, and nothing else."""
+    named = False
+    for item in (*value, *value.values()) if isinstance(value, dict) else value:
+        if isinstance(item, (str, PurePath)):
+            found.append(_checksum(item))
+            named = True
+        elif type(item) is int and abs(item) < LARGE:
+            found.append(item)
+        elif isinstance(item, (list, tuple, dict)) and _gather(item, found):
+            named = True
+        else:
+            return False
+        if len(found) > MEMBERS:
+            return False
+    return named
+
+
+def _checksum(text: str | PurePath) -> int:
+    return crc32(str(text).encode())
 
 
 def _is_method(value: Any) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from align.record.calls import Calls
 from align.record.observer import Sink, leaves
-from align.record.places import built
+from align.record.places import Returns, built
 from align.record.source import user_place
 from align.record.store import Store
 from align.record.subject import Subject
@@ -69,9 +69,9 @@ def rebuilt(side: Side, value: Any, replace: Callable[[str, Any], Any], path: st
 class _Labels(Calls):
     """Module calls and their places."""
 
-    def __init__(self, modules: Mapping[str, Any]) -> None:
+    def __init__(self, modules: Mapping[str, Any], returns: Returns) -> None:
         super().__init__()
-        self._modules = modules
+        self._modules, self._returns = modules, returns
         self.places: Places = {}
 
     def enter(self, module: str) -> str:
@@ -81,13 +81,20 @@ class _Labels(Calls):
         self.places[label] |= {"call": call and call.as_json(), "built": made and made.as_json()}
         return label
 
+    def leave(self, module: str) -> str:
+        label = super().leave(module)
+        returned = self._returns.last(self._modules[module])
+        self.places[label]["returned"] = returned and returned.as_json()
+        return label
+
 
 def record_boundaries(side: Side, subject: Subject, sink: Sink) -> Places:
     """The reference's pass: `<label>/in|out<path>`, and with a loss `<label>/in|out<path>/grad`, `grad/<parameter>`.
 
     The answer says of every call where it stands, and where its module was constructed.
     """
-    labels = _Labels(side.modules(subject.model))
+    returns = Returns()
+    labels = _Labels(side.modules(subject.model), returns)
     names: list[str] = []
     arrived: dict[str, np.ndarray] = {}
 
@@ -111,7 +118,7 @@ def record_boundaries(side: Side, subject: Subject, sink: Sink) -> Places:
     def after(module: str, outputs: Any) -> Any:
         return rebuilt(side, outputs, visible(labels.leave(module), "out"))
 
-    with side.hooked(subject.model, before, after):
+    with returns, side.hooked(subject.model, before, after):
         outputs = subject.run()
     if subject.loss is None:
         return labels.places
@@ -140,7 +147,8 @@ def record_forced(
     `pairs` are the reference's calls by the port's, where the module trees are unlike; other calls are left alone, and
     of a paired one the first tensor answers to the reference's first, whatever the arguments are called.
     """
-    labels = _Labels(side.modules(subject.model))
+    returns = Returns()
+    labels = _Labels(side.modules(subject.model), returns)
     roots: list[tuple[Any, np.ndarray]] = []
     held: list[tuple[str, Any]] = []
 
@@ -190,7 +198,7 @@ def record_forced(
             roots.append((tensor, reference[gradient]))
 
     unseen = tracer.unseen if tracer else _as_it_is
-    with side.hooked(subject.model, unseen(before), unseen(after)):
+    with returns, side.hooked(subject.model, unseen(before), unseen(after)):
         outputs = subject.run()
     if subject.loss is None:
         return labels.places

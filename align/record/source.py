@@ -121,6 +121,12 @@ def loop_header(file: str, line: int) -> Row | None:
     return node and _row(file, node.lineno, node.iter.end_lineno)
 
 
+def return_at(file: str, line: int) -> Row | None:
+    """The `return` statement that a line is part of."""
+    node = _spanning(file, ast.Return, line)
+    return None if node is None else _row(file, node.lineno, node.end_lineno)
+
+
 def last_return(file: str, line: int) -> Row | None:
     """The last `return` of the function that holds a line, if it comes after; earlier ones are the exceptions."""
     function = _spanning(file, (ast.FunctionDef, ast.AsyncFunctionDef), line)

@@ -27,6 +27,8 @@ QUICK = {
     "one-term-detached",
     "sum-detached",
     "gradients-kept",
+    "files-of-another-suffix",
+    "ragged-batch-kept",
 }
 LOSSES = ("cross_entropy", "soft_target_cross_entropy", "label_smoothing", "distillation_soft", "distillation_hard")
 GRADIENTS = [f"{loss}/grad" for loss in LOSSES]
@@ -62,7 +64,8 @@ class LineBench:
             if step == "metric":  # is computed on what the reference recorded
                 self._reference.request("step", run="torch-float64", step="forward")
             rows = BUGS[bug].get("rows") if bug else GRADIENTS if step == "loss" else None
-            return [*lined(recorder, step), *(backwards(recorder, step, rows) if rows else [])], changed
+            recorded = BUGS[bug].get("recorded") if bug else None
+            return [*lined(recorder, step, recorded), *(backwards(recorder, step, rows) if rows else [])], changed
 
     def close(self) -> None:
         self._reference.kill()
