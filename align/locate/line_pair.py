@@ -38,8 +38,9 @@ class Pair:
         ]
 
     def is_given(self, number: int) -> bool:
-        """Whether an event only loads what comes from elsewhere."""
-        return not self.port.trace.events[number].inputs and self.port.role(number)[1] == "Name"
+        """Whether an event only loads what comes from elsewhere, such as from the harness."""
+        loads = not self.port.trace.events[number].inputs and self.port.role(number)[1] == "Name"
+        return loads or not self.port.is_own(number)
 
     def alike(self, here: int, there: int | None) -> bool:
         return there is not None and self.port.role(here) == self.reference.role(there)

@@ -31,11 +31,23 @@ class Variables(Pair):
             for (order, mine), (_, other) in zip(bound, others, strict=False):
                 if mine.event not in way or not self.port.matched[mine.event] or (best and order > best[0]):
                     continue
-                given = nodes[events[mine.event].node].op == "Name"  # the harness's, or from elsewhere
+                # The harness's, or from elsewhere.
+                given = nodes[events[mine.event].node].op == "Name" or not self.port.is_own(mine.event)
                 if self.differ(mine.event, other.event) and not (given and mine.node is None):
                     inner = (mine.event, other.event) if given else self._inside(mine.event, other.event)
                     best = order, Blame(*inner, OTHER, node=mine.node if given else None)
         return best and best[1]
+
+    def handed_nothing(self) -> Blame | None:
+        """The call of a function that hands it None for an argument that is a number in the reference."""
+        ours, theirs = self._bound
+        for key, bound in ours.items():
+            for (_, mine), (_, other) in zip(bound, theirs.get(key, ()), strict=False):
+                event, expected = self.port.trace.events[mine.event], self.reference.trace.events[other.event]
+                nothing = event.kind == "flag" and event.value is None and expected.kind == "number"
+                if nothing and mine.node is not None and self.port.trace.nodes[mine.node].op == "Call":
+                    return Blame(mine.event, other.event, f"hands over no {mine.name}", node=mine.node)
+        return None
 
     def _inside(self, mine: int, other: int) -> tuple[int, int]:
         """Of two expressions that are put together alike, the innermost parts that differ."""
@@ -68,17 +80,38 @@ class Variables(Pair):
         there = reference.nodes[reference.events[put[0]].node]
         key = Path(there.file).name, there.function
         inside = {b.event for b in self.port.trace.bindings if (Path(b.file).name, b.function) == key}
-        return self.bound_otherwise(inside) or self._branched(key) or self._most_like(put[0])
+        return self.bound_otherwise(inside) or self.branched(key) or self._most_like(put[0])
 
-    def _branched(self, key: tuple[str, str]) -> Blame | None:
-        """The first truth value of a function that is another on the other side, in the order of evaluation."""
-        ours, theirs = (self._flags_in(side, key) for side in (self.port, self.reference))
+    def branched(self, function: tuple[str, str]) -> Blame | None:
+        """The first truth value of a function, by the name of its file and its own, that is another on the other side.
+
+        Or the last that both have, if one side then asks something else.
+        """
+        ours, theirs = (self._flags_in(side, function) for side in (self.port, self.reference))
+        before: Blame | None = None
         for mine, other in zip(ours, theirs, strict=False):
-            if self.port.role(mine) != self.reference.role(other):
-                return None
+            if self.port.role(mine)[1:] != self.reference.role(other)[1:]:
+                return before
+            before = Blame(mine, other, "decides otherwise than the reference")
             if self.told_otherwise(mine, other):
-                return Blame(mine, other, "decides otherwise than the reference")
+                return before
         return None
+
+    def run_otherwise(self, here: int) -> Blame | None:
+        """What was decided otherwise in a function of which the port runs a line more often than the reference."""
+        nearest = self.nearest(here)
+        if nearest is None:
+            return None
+        ours, theirs = self.port.trace, self.reference.trace
+        node = ours.nodes[ours.events[here].node]
+        there = theirs.nodes[theirs.events[nearest].node]
+        if node.function != there.function or Path(node.file).name != Path(there.file).name:
+            return None
+        counts = [
+            sum(event.node == trace.events[number].node for event in trace.events)
+            for trace, number in ((ours, here), (theirs, nearest))
+        ]
+        return self.branched((Path(node.file).name, node.function)) if counts[0] > counts[1] else None
 
     def _flags_in(self, side: Side, key: tuple[str, str]) -> list[int]:
         nodes = side.trace.nodes

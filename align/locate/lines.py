@@ -57,12 +57,15 @@ class Search(Variables, Decisions, Rows):
         earlier = self._given(here, row)
         if earlier is not None:
             return self.blame(earlier)
-        if self.port.role(here)[1] == "Write" and (decided := self.decided_otherwise()):
-            return decided
+        if self.port.role(here)[1] == "Write" and (told := self.decided_otherwise() or self.handed_nothing()):
+            return told
         twin = expected if here == maker and self.alike(here, expected) else self.twin(here)
+        if not self.port.is_own(self._in_own_code(here, maker)):
+            return None  # the harness alone made this
         return (
             self.stopped_short(here, twin)
             or self.chosen_otherwise(here)
+            or self.run_otherwise(here)
             or self.bound_otherwise(self.port.slice(here))
             or Blame(self._in_own_code(here, maker), there if twin is None else twin, NEW)
         )

@@ -12,7 +12,7 @@ from align.locate.match import Values, first_divergent, made_by
 from align.locate.modules import Finding
 from align.locate.pairs import Pairs
 from align.record.replay import tensor_name
-from align.record.source import last_return, loop_header, next_statement
+from align.record.source import condition_of, last_return, loop_header, next_statement, returns_beside
 from align.record.trace import Operation
 
 Places = Mapping[str, Mapping[str, Any]]
@@ -29,6 +29,11 @@ def refine(
         reference = Where(**missed["call"], built=missed["built"]) if missed["call"] else divergence.reference
         port = _after_its_neighbour(finding, pairs) or divergence.port
         return replace(divergence, port=port, reference=reference), None
+    decided = _returned_elsewhere(finding, pairs)
+    if decided:
+        return replace(divergence, port=decided[0], reference=decided[1]), None
+    if _takes_another(finding, values, replays, pairs):
+        return divergence, None
     lines, found = {}, {}
     parameter = finding.tensor.removeprefix("grad/")
     for side, other, before in (("paddle", "torch", divergence.port), ("torch", "paddle", divergence.reference)):
@@ -50,6 +55,37 @@ def refine(
                 )
         found[side], lines[side] = operation, _where(operation, before, pairs, side, finding.owner)
     return replace(divergence, port=lines["paddle"], reference=lines["torch"]), found["paddle"]
+
+
+def _takes_another(
+    finding: Finding, values: Mapping[str, Values], replays: Mapping[str, Replay], pairs: Pairs
+) -> bool:
+    """Whether a child is handed another of the values that both sides make, by other lines: its call is wrong."""
+    given, expected = (replays[side].get(finding.tensor) for side in ("paddle", "torch"))
+    if finding.backward or not finding.near or given is None or expected is None or given not in values["torch"]:
+        return False
+    modules = pairs.own("paddle", [finding.owner])
+    makers = [made_by(values["paddle"], array, modules) for array in (given, expected)]
+    places = {maker and (maker.file, maker.line) for maker in makers}
+    return None not in places and len(places) > 1
+
+
+def _returned_elsewhere(finding: Finding, pairs: Pairs) -> tuple[Where, Where] | None:
+    """Where both sides have a `return`, and a condition decided otherwise on which of them a module's call came to.
+
+    That is the port's condition, and the reference's own `return`.
+    """
+    port, reference = (pairs.calls[side].get(finding.owner) for side in ("paddle", "torch"))
+    mine, other = ((place or {}).get("returned") for place in (port, reference))
+    if finding.backward or finding.near or not mine or not other or mine["code"] == other["code"]:
+        return None
+    if mine["code"] not in returns_beside(other["file"], other["line"]):
+        return None
+    row = condition_of(mine["file"], mine["line"])
+    if row is None:
+        return None
+    first, last, code = row
+    return Where(mine["file"], first, last, code, port["built"]), Where(**other, built=reference["built"])
 
 
 def _where(operation: Operation | None, before: Where | None, pairs: Pairs, side: str, owner: str) -> Where | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from align import steps
 from align.record.acts import watched
 from align.record.context import Context
 from align.record.instrument import Node, first_line, instrumented
@@ -19,6 +20,7 @@ from align.record.lines import Recorder, function_name
 from align.record.source import is_user_file, place_at
 from align.sides import Side
 
+STEPS = Path(steps.__file__).parent
 LONGEST = 200  # characters of an exception's first line
 
 
@@ -47,12 +49,12 @@ class LineContext(Context):
 
 
 def traced(
-    side: Side, package: str, record: Callable[[Context], None], context: Callable[[], LineContext], harness: str
+    side: Side, package: str, record: Callable[[Context], None], context: Callable[[], LineContext]
 ) -> LineTrace:
     """Run a step's `record` and trace the lines of the side's package and of what it delegates to.
 
-    So are those of the step itself, in the file `harness`: what it emits is made of what it was given. The framework is
-    not traced. An exception of the port's ends the trace and is kept as its `raised`.
+    So are those of the steps themselves: what a step emits is made of what it was given. The framework is not traced. An
+    exception of the port's ends the trace and is kept as its `raised`.
     """
     before = len(sys.modules)
     executed = _executed(lambda: record(context()), tolerant=side.name != "torch")
@@ -61,8 +63,9 @@ def traced(
     own = tuple(sorted(_files(package)))
     files = [*own, *sorted(_delegated(executed.keys() - set(own), side.name))]
     trace = LineTrace(own=own)
-    listener = Recorder(side, trace, files)
-    files.append(harness)
+    harness = [file for file in executed if Path(file).parent == STEPS]
+    listener = Recorder(side, trace, files, harness)
+    files += harness
     observed = context()
     observed.listener = listener
     with instrumented({file: executed[file] for file in files if file in executed}, listener, trace.nodes):

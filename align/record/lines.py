@@ -42,7 +42,7 @@ class _Watched:
 class Recorder:
     """Listens to instrumented code (`align.record.instrument`) and writes a LineTrace."""
 
-    def __init__(self, side: Side, trace: LineTrace, files: Iterable[str] = ()) -> None:
+    def __init__(self, side: Side, trace: LineTrace, files: Iterable[str] = (), harness: Iterable[str] = ()) -> None:
         self._side, self.trace = side, trace
         self._frames: dict[int, dict[Any, int]] = {}  # by frame, the last event of each node, and of each variable
         self._known: dict[int, tuple[Any, int, Any]] = {}  # by id: object, its event, its version
@@ -53,7 +53,7 @@ class Recorder:
         self._results: list[tuple[int, int]] = []  # what functions returned, until a traced call has taken it
         self._calls, self._held = 0, 0
         self._receivers: dict[int, Any] = {}
-        self._files, self._importing = set(files), False
+        self._files, self._harness, self._importing = set(files), set(harness), False
         self._constants: dict[int, int] = {}
         self._globals: dict[tuple[str, str], tuple[Any, int]] = {}
         self._defaults: dict[tuple[str, str, int], list[tuple[str, Any, int]]] = {}
@@ -454,9 +454,20 @@ class Recorder:
 
     def emitted(self, name: str, value: Any) -> None:
         array = self._side.to_numpy(value)
-        event = self._unchanged(value) if type(value) is float or not isinstance(value, SCALARS) else None
+        event = self._argument(value)
+        if event is None and (type(value) is float or not isinstance(value, SCALARS)):
+            event = self._unchanged(value)
         found = of_array(np.asarray(array))
         self.trace.emissions.append(Emission(name, len(self.trace.events), found, event))
+
+    def _argument(self, value: Any) -> int | None:
+        """The event of the plain value that the harness is handing over: it has no identity to know it by."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame and frame.f_code.co_filename not in self._harness:
+            frame = frame.f_back
+        own = self._frames.get(id(frame), {}) if frame and isinstance(value, SCALARS) else {}
+        known = [(own.get((WHEN, node), 0), event) for node, event in own.items() if isinstance(node, int)]
+        return next((event for _, event in sorted(known, reverse=True) if self._objects[event] is value), None)
 
 
 def _key(code: CodeType) -> tuple[str, str, int]:

@@ -127,6 +127,19 @@ def return_at(file: str, line: int) -> Row | None:
     return None if node is None else _row(file, node.lineno, node.end_lineno)
 
 
+def returns_beside(file: str, line: int) -> list[str]:
+    """The other `return` statements of the function that holds a line."""
+    function = _spanning(file, (ast.FunctionDef, ast.AsyncFunctionDef), line)
+    nodes = [node for node in ast.walk(function) if isinstance(node, ast.Return)] if function else []
+    return [_row(file, n.lineno, n.end_lineno or n.lineno)[2] for n in nodes if not n.lineno <= line <= (n.end_lineno or 0)]
+
+
+def condition_of(file: str, line: int) -> Row | None:
+    """The condition of the innermost `if` that holds a line in its body; None outside all."""
+    node = _spanning(file, ast.If, line)
+    return node and _row(file, node.test.lineno, node.test.end_lineno)
+
+
 def last_return(file: str, line: int) -> Row | None:
     """The last `return` of the function that holds a line, if it comes after; earlier ones are the exceptions."""
     function = _spanning(file, (ast.FunctionDef, ast.AsyncFunctionDef), line)
