@@ -197,8 +197,10 @@ WEIGHTS = """
 import paddle, paddle_impl.pit as pit
 for name in ("pit_ti", "pit_s"):
     state = getattr(pit, name)(pretrained=False).state_dict()
-    moved = {key: value + 0.02 * paddle.randn(value.shape) if value.ndim == 1 else value for key, value in state.items()}
-    paddle.save(moved, f"{name}.pdparams")
+    for value in state.values():
+        if value.ndim == 1:
+            value.set_value(value + 0.02 * paddle.randn(value.shape))
+    paddle.save(state, f"{name}.pdparams")
 """
 FIRST = ("convert pit_s.pdparams pit_s.safetensors", "run --case pit_probe")
 OTHERWISE = ("docs/gpu.md", "docs/check.md")  # needs a GPU; has a pair of files of its own

@@ -37,7 +37,7 @@ class Decisions(Pair):
         return None
 
     def chosen_otherwise(self, here: int) -> Blame | None:
-        """Of what gathers things by a condition: the first truth value, in a function of the same variables, that differs."""
+        """Of what gathers things by a condition: the first truth value that a function tells otherwise of equals."""
         if self.port.role(here)[1] not in GATHERS:
             return None
         expected = self._told(self.reference)

@@ -31,6 +31,7 @@ class Pair:
 
     def __init__(self, port: LineTrace, reference: LineTrace) -> None:
         self.port, self.reference = Side(port, reference), Side(reference, port)
+        self._nearest: dict[tuple[str, str], int | None] = {}
         self.wrong = [
             name
             for name, emission in self.port.emissions.items()
@@ -55,16 +56,34 @@ class Pair:
 
     def nearest(self, number: int) -> int | None:
         """The event of the reference in the function of the same name whose line reads most like this one's."""
-        event = self.port.trace.events[number]
-        node = self.port.trace.nodes[event.node]
+        node = self.port.trace.nodes[self.port.trace.events[number].node]
         return self.nearest_line(node.function, code_of(node.file, node.line, node.end_line))
 
     def nearest_line(self, function: str, code: str) -> int | None:
-        return nearest_line(self.reference, function, code)
+        if (function, code) not in self._nearest:
+            self._nearest[function, code] = nearest_line(self.reference, function, code)
+        return self._nearest[function, code]
 
     def differ(self, mine: int, other: int) -> bool:
         first, second = self.port.trace.events[mine].print, self.reference.trace.events[other].print
         return first is not None and second is not None and not same(first, second) and not reordered(first, second)
+
+    def through_harness(self, mine: int, other: int | None) -> tuple[int, int | None]:
+        """Of two events of the harness, whose code is one on both sides, the sides' own that they differ by."""
+        while other is not None and not self.port.is_own(mine) and not self.reference.is_own(other):
+            ours, theirs = self.port.trace.events[mine], self.reference.trace.events[other]
+            one, same_one = self.port.trace.nodes[ours.node], self.reference.trace.nodes[theirs.node]
+            if (one.file, one.line, one.op) != (same_one.file, same_one.line, same_one.op):
+                break
+            parts = [([m for _, m in event.members] or event.inputs) for event in (ours, theirs)]
+            if len(parts[0]) != len(parts[1]):
+                break
+            unequal = ((a, b) for a, b in zip(*parts, strict=True) if self.differ(a, b) or self.told_otherwise(a, b))
+            pair = next(unequal, None)
+            if pair is None:
+                break
+            mine, other = pair
+        return mine, other
 
     def told_otherwise(self, mine: int, other: int) -> bool:
         first, second = self.port.trace.events[mine], self.reference.trace.events[other]
@@ -76,7 +95,7 @@ def code_of(file: str, line: int, end_line: int) -> str:
 
 
 def nearest_line(side: Side, function: str, code: str) -> int | None:
-    """The event of a side's own code that reads most like this; None where no function has this name nor a line does."""
+    """The event of a side's own code that reads most like this; None where neither a name nor a line does."""
     best: tuple[float, int] = (0.0, -1)
     seen: set[int] = set()
     for number, event in enumerate(side.trace.events):

@@ -1,5 +1,7 @@
 """One side's line trace, seen from the other side's values: what is matched, innocent, or the first to differ."""
 
+from collections import Counter
+
 from align.locate.recognise import Prints, matched, same, weak
 from align.record.line_trace import Emission, Event, LineTrace
 
@@ -67,16 +69,27 @@ class Side:
         return event.print is not None and event.print not in self.theirs and event.node not in self._innocent
 
     def maker(self, emission: Emission) -> int | None:
-        """The event that made what was emitted; without one, by value: the first, or of a plain number the last."""
-        if emission.event is not None:
-            return emission.event
-        if emission.print is None:
-            return None
-        numbers = [n for n in self._by_size.get(emission.print.size, ()) if n < emission.after]
-        numbers = [n for n in numbers if same(self.trace.events[n].print, emission.print)]
-        if not numbers:
-            return None
-        return numbers[-1] if weak(self.trace.events[numbers[0]]) else numbers[0]
+        """The event that made what was emitted, if known; else, by value, the first, or of a plain number the last.
+
+        What the harness made, it may have read from an object: if the side's own code has made this value, it is that.
+        """
+        known, found = emission.event, emission.print
+        if known is not None and self.is_own(known):
+            return known
+        numbers = [] if found is None else [n for n in self._by_size.get(found.size, ()) if n < emission.after]
+        numbers = [n for n in numbers if same(self.trace.events[n].print, found) and (known is None or self.is_own(n))]
+        plain = bool(numbers) and weak(self.trace.events[numbers[0]])
+        if not numbers or (plain and known is not None):
+            return known
+        return numbers[-1] if plain else numbers[0]
+
+    def origin(self, number: int) -> int:
+        """The event that made the value which this one only hands on, as another type, say."""
+        event = self.trace.events[number]
+        for source in event.inputs:
+            if same(event.print, self.trace.events[source].print) and event.print is not None and not weak(event):
+                return self.origin(source)
+        return number
 
     def containers(self, key: str) -> list[tuple[int, int]]:
         """(container, member) of every container that has this key."""
@@ -94,6 +107,7 @@ class Side:
         self._by_key: dict[str, list[tuple[int, int]]] = {}
         self._by_size: dict[int, list[int]] = {}
         self._by_role: dict[tuple[str, str, str], list[int]] = {}
+        self.times = Counter(event.node for event in self.trace.events)
         for number, event in enumerate(self.trace.events):
             self._by_role.setdefault(self.role(number), []).append(number)
             if event.print is not None:

@@ -3,13 +3,14 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from align.locate.line_pair import OTHER, Blame, Pair, code_of, nearest_line
+from align.locate.line_pair import OTHER, Blame, code_of, nearest_line
+from align.locate.line_rows import Rows
 from align.locate.line_side import Side
 from align.locate.recognise import same
 from align.record.line_trace import Bound, LineTrace
 
 
-class Variables(Pair):
+class Variables(Rows):
     """Tells what the values alone cannot: they are the reference's, but not in this place."""
 
     def __init__(self, port: LineTrace, reference: LineTrace) -> None:
@@ -49,6 +50,22 @@ class Variables(Pair):
                     return Blame(mine.event, other.event, f"hands over no {mine.name}", node=mine.node)
         return None
 
+    def configured_otherwise(self) -> Blame | None:
+        """The first argument that is another text than in the reference: a mode, say, or a kind of interpolation."""
+        ours, theirs = self._bound
+        best: tuple[int, Blame] | None = None
+        for key, bound in ours.items():
+            for (order, mine), (_, other) in zip(bound, theirs.get(key, ()), strict=False):
+                told, expected = self.port.trace.events[mine.event], self.reference.trace.events[other.event]
+                fixed = self.port.role(mine.event)[1] in ("Held", "Constant")
+                differs = told.kind == expected.kind == "text" and told.value != expected.value
+                if fixed and differs and self.port.is_own(mine.event) and (best is None or order < best[0]):
+                    best = (
+                        order,
+                        Blame(mine.event, other.event, f"is {told.value!r}, in the reference {expected.value!r}"),
+                    )
+        return best and best[1]
+
     def _inside(self, mine: int, other: int) -> tuple[int, int]:
         """Of two expressions that are put together alike, the innermost parts that differ."""
         ours, theirs = self.port.trace.events, self.reference.trace.events
@@ -74,6 +91,9 @@ class Variables(Pair):
         """
         reference = self.reference.trace
         leaf = row.rpartition("/")[2]
+        for name in (row, row.partition("/")[2], leaf):
+            if lost := self.lost(name):
+                return lost
         put = [n for name in (row, leaf) for n, _ in self.reference.containers(name) if self.reference.is_own(n)]
         if not put:
             return None
@@ -85,17 +105,23 @@ class Variables(Pair):
     def branched(self, function: tuple[str, str]) -> Blame | None:
         """The first truth value of a function, by the name of its file and its own, that is another on the other side.
 
-        Or the last that both have, if one side then asks something else.
+        Or the last that both have, if the reference goes on with something else in the same condition.
         """
         ours, theirs = (self._flags_in(side, function) for side in (self.port, self.reference))
         before: Blame | None = None
         for mine, other in zip(ours, theirs, strict=False):
             if self.port.role(mine)[1:] != self.reference.role(other)[1:]:
-                return before
+                goes_on = before and before.reference is not None and self._on_one_line(before.reference, other)
+                return before if goes_on else None
             before = Blame(mine, other, "decides otherwise than the reference")
             if self.told_otherwise(mine, other):
                 return before
         return None
+
+    def _on_one_line(self, first: int, second: int) -> bool:
+        trace = self.reference.trace
+        one, other = (trace.nodes[trace.events[number].node] for number in (first, second))
+        return (one.file, one.line) == (other.file, other.line)
 
     def run_otherwise(self, here: int) -> Blame | None:
         """What was decided otherwise in a function of which the port runs a line more often than the reference."""
@@ -107,23 +133,31 @@ class Variables(Pair):
         there = theirs.nodes[theirs.events[nearest].node]
         if node.function != there.function or Path(node.file).name != Path(there.file).name:
             return None
-        counts = [
-            sum(event.node == trace.events[number].node for event in trace.events)
-            for trace, number in ((ours, here), (theirs, nearest))
-        ]
-        return self.branched((Path(node.file).name, node.function)) if counts[0] > counts[1] else None
+        more = self.port.times[ours.events[here].node] > self.reference.times[theirs.events[nearest].node]
+        return self.branched((Path(node.file).name, node.function)) if more else None
 
     def _flags_in(self, side: Side, key: tuple[str, str]) -> list[int]:
         nodes = side.trace.nodes
         inside = {n for n, node in enumerate(nodes) if (Path(node.file).name, node.function) == key}
         return [n for n, event in enumerate(side.trace.events) if event.kind == "flag" and event.node in inside]
 
-    def _most_like(self, there: int) -> Blame | None:
+    def left_undone(self, made: int, expected: int | None) -> Blame | None:
+        """Of a value that the reference has too, and makes the right one of: the line most like the one that does."""
+        value = self.port.trace.events[made].print
+        if expected is None or value is None or not self.port.matched[made] or not self.reference.is_own(expected):
+            return None
+        events = self.reference.trace.events
+        near = [n for n in self.reference.slice(expected) if n != expected and self._on_one_line(n, expected)]
+        if not any(same(events[number].print, value) for number in [*events[expected].inputs, *near]):
+            return None
+        return self._most_like(expected, "does nothing with a value of which the reference makes the right one")
+
+    def _most_like(self, there: int, why: str = "is the nearest to the line that makes this row there") -> Blame | None:
         """The port's line that reads most like one of the reference, in a function of the same name."""
         node = self.reference.trace.nodes[self.reference.trace.events[there].node]
         code = code_of(node.file, node.line, node.end_line)
         here = nearest_line(self.port, node.function, code)
-        return None if here is None else Blame(here, there, "is the nearest to the line that makes this row there")
+        return None if here is None else Blame(here, there, why)
 
     def stopped_short(self, here: int, there: int | None) -> Blame | None:
         """The head of a loop, if the blamed event reads what the reference's loop had in an earlier round."""

@@ -13,7 +13,6 @@ from align.locate.acts import MADE, acted_otherwise, first_difference
 from align.locate.divergence import Divergence, Where
 from align.locate.line_decisions import Decisions
 from align.locate.line_pair import MISPLACED, NEW, Blame, code_of
-from align.locate.line_rows import Rows
 from align.locate.line_side import FEW
 from align.locate.line_variables import Variables
 from align.locate.recognise import same
@@ -34,7 +33,7 @@ KINDS = dict.fromkeys((*OPERATIONS, "BoolOp"), "the operation") | {
 RECENT = 64  # events before an exception in which its reason is looked for
 
 
-class Search(Variables, Decisions, Rows):
+class Search(Variables, Decisions):
     """Whom to blame, in both sides' traces of one step."""
 
     def blame(self, row: str) -> Blame | None:
@@ -48,12 +47,16 @@ class Search(Variables, Decisions, Rows):
         if maker is None:
             return self.handed_over(row, [c for c, _ in named])
         expected = self.reference.maker(theirs)
+        maker, expected = self.through_harness(maker, expected)
         there = None if expected is None else self.reference.first_divergent(expected, wrong=True)
         if self.port.matched[maker] and carried:
             return Blame(carried[0][0], there, MISPLACED)
+        if (lacking := self.left_undone(maker, expected)) is not None:
+            return lacking
         here = self.port.first_divergent(maker, wrong=True)
         if here is None:
             return None
+        here = self.port.origin(here)
         earlier = self._given(here, row)
         if earlier is not None:
             return self.blame(earlier)
@@ -67,6 +70,7 @@ class Search(Variables, Decisions, Rows):
             or self.chosen_otherwise(here)
             or self.run_otherwise(here)
             or self.bound_otherwise(self.port.slice(here))
+            or self.configured_otherwise()
             or Blame(self._in_own_code(here, maker), there if twin is None else twin, NEW)
         )
 
@@ -84,16 +88,19 @@ class Search(Variables, Decisions, Rows):
         """The event itself; if a library made it, the first in the side's own code that derives from it."""
         if self.port.is_own(number):
             return number
+        derived = {number}
         for other in range(number + 1, last + 1):
-            if self.port.is_own(other) and number in self.port.slice(other):
-                return other
+            if not derived.isdisjoint(self.port.upstream(other)):
+                if self.port.is_own(other):
+                    return other
+                derived.add(other)
         return self._nearest_own(number)
 
     def _nearest_own(self, number: int) -> int:
         """Of what an event of the harness was made from, that which the side's own code made last."""
         seen, todo = {number}, [number]
         for other in todo:
-            if self.port.is_own(other):
+            if self.port.is_own(other) and self.port.role(other)[1] not in ("Constant", "Name", "Attribute"):
                 return other
             new = sorted({n for n in self.port.upstream(other) if n not in seen}, reverse=True)
             seen.update(new)
@@ -195,11 +202,14 @@ def line_divergences(
     found: dict[tuple[str, int], tuple[str, Blame]] = {}
     counts: Counter[tuple[str, int]] = Counter()
     lone = [row for row in search.port.emissions if row not in search.reference.emissions]
-    gone = [] if lone or port.raised else [row for row in search.reference.emissions if row not in search.port.emissions]
-    for row in [*lone, *gone, *search.wrong]:  # under a name of its own a tensor is missing under its right one
+    gone = [row for row in search.reference.emissions if row not in search.port.emissions]
+    if lone or port.raised:  # under a name of its own a tensor is missing under its right one
+        gone = []
+    whom = {**dict.fromkeys(lone, search.named_otherwise), **dict.fromkeys(gone, search.left_out)}
+    for row in [*whom, *search.wrong]:
         if rows is not None and row not in rows:
             continue
-        blame = search.named_otherwise(row) if row in lone else search.left_out(row) if row in gone else search.blame(row)
+        blame = whom.get(row, search.blame)(row)
         if blame is None:
             continue
         node = port.nodes[search.node(blame)]

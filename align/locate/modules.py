@@ -188,6 +188,8 @@ def divergence(step: str, finding: Finding, places: Mapping[str, Mapping[str, An
 def _where(calls: Mapping[str, Any], owner: str, near: str | None) -> Where | None:
     """The line of the call at which the error shows; without one the module's own return, or else its own call."""
     call = calls.get(near or owner) or calls.get(owner)
+    if not call:
+        return None
     own = calls.get(owner) or call
-    place = call and ((None if near else own.get("returned")) or call["call"])
+    place = (None if near else own.get("returned")) or call["call"]
     return Where(**place, built=own["built"]) if place else None

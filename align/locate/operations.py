@@ -57,9 +57,7 @@ def refine(
     return replace(divergence, port=lines["paddle"], reference=lines["torch"]), found["paddle"]
 
 
-def _takes_another(
-    finding: Finding, values: Mapping[str, Values], replays: Mapping[str, Replay], pairs: Pairs
-) -> bool:
+def _takes_another(finding: Finding, values: Mapping[str, Values], replays: Mapping[str, Replay], pairs: Pairs) -> bool:
     """Whether a child is handed another of the values that both sides make, by other lines: its call is wrong."""
     given, expected = (replays[side].get(finding.tensor) for side in ("paddle", "torch"))
     if finding.backward or not finding.near or given is None or expected is None or given not in values["torch"]:
@@ -75,17 +73,17 @@ def _returned_elsewhere(finding: Finding, pairs: Pairs) -> tuple[Where, Where] |
 
     That is the port's condition, and the reference's own `return`.
     """
-    port, reference = (pairs.calls[side].get(finding.owner) for side in ("paddle", "torch"))
-    mine, other = ((place or {}).get("returned") for place in (port, reference))
+    port, reference = (pairs.calls[side].get(finding.owner, {}) for side in ("paddle", "torch"))
+    mine, other = port.get("returned"), reference.get("returned")
     if finding.backward or finding.near or not mine or not other or mine["code"] == other["code"]:
         return None
     if mine["code"] not in returns_beside(other["file"], other["line"]):
         return None
-    row = condition_of(mine["file"], mine["line"])
-    if row is None:
+    row, there = condition_of(mine["file"], mine["line"]), condition_of(other["file"], other["line"])
+    if row is None or (there and there[2] == row[2]):
         return None
     first, last, code = row
-    return Where(mine["file"], first, last, code, port["built"]), Where(**other, built=reference["built"])
+    return Where(mine["file"], first, last, code, port.get("built")), Where(**other, built=reference.get("built"))
 
 
 def _where(operation: Operation | None, before: Where | None, pairs: Pairs, side: str, owner: str) -> Where | None:
@@ -155,9 +153,15 @@ def _handed_on(array: np.ndarray, reference: Replay, places: Places, side: str, 
             built = calls[finding.owner]["built"]
             if finding.near is None and _ends_a_statement_before_return(others.get(name)):
                 row = last_return(place["call"]["file"], place["call"]["line"])
+                if calls[finding.owner].get("returned"):
+                    return Where(**calls[finding.owner]["returned"], built=built)
                 if row:
                     return Where(place["call"]["file"], row[0], row[1], row[2], built)
-            return Where(**place["call"], built=built)
+            taken, near = place["call"], (calls.get(finding.near or "") or {}).get("call")
+            header = loop_header(taken["file"], taken["line"]) if taken == near else None
+            if header:  # one statement calls both, one after the other: what it loops over is wrong
+                return Where(taken["file"], *header, built)
+            return Where(**taken, built=built)
     return None
 
 

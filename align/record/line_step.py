@@ -49,12 +49,12 @@ class LineContext(Context):
 
 
 def traced(
-    side: Side, package: str, record: Callable[[Context], None], context: Callable[[], LineContext]
+    side: Side, package: str, record: Callable[[Context], None], context: Callable[[], LineContext], gathers: bool
 ) -> LineTrace:
     """Run a step's `record` and trace the lines of the side's package and of what it delegates to.
 
-    So are those of the steps themselves: what a step emits is made of what it was given. The framework is not traced. An
-    exception of the port's ends the trace and is kept as its `raised`.
+    So are those of a step that `gathers` what it emits from many answers. The framework is not traced. An exception of
+    the port's ends the trace and is kept as its `raised`.
     """
     before = len(sys.modules)
     executed = _executed(lambda: record(context()), tolerant=side.name != "torch")
@@ -63,7 +63,7 @@ def traced(
     own = tuple(sorted(_files(package)))
     files = [*own, *sorted(_delegated(executed.keys() - set(own), side.name))]
     trace = LineTrace(own=own)
-    harness = [file for file in executed if Path(file).parent == STEPS]
+    harness = [file for file in executed if gathers and Path(file).parent == STEPS]
     listener = Recorder(side, trace, files, harness)
     files += harness
     observed = context()

@@ -22,7 +22,7 @@ from align.sides import Side
 
 MOST = 400_000  # events of one trace; what comes later is not recorded
 HELD = 1 << 30  # bytes of arrays that are kept alive so that they can be recognised
-MEMBERS = 4096  # of one container
+MEMBERS = 4096  # of one container, or array of the harness
 CODE = (ModuleType, FunctionType, BuiltinFunctionType, type, type(super))
 SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice)
 # These choose a value that is there already; the choice itself is what they make.
@@ -139,7 +139,8 @@ class Recorder:
         own = self._frames.setdefault(id(frame), {})
         self._calls += 1
         event = self._event(node, value, own)
-        if self.trace.nodes[node].op == "Call" and (value is None or self._is_of_given(event)):
+        at = self.trace.nodes[node]
+        if at.op == "Call" and at.file not in self._harness and (value is None or self._is_of_given(event)):
             self._look_at_parameters(node, event)
         own[WHEN, node] = self._calls
         if event is not None:
@@ -371,7 +372,9 @@ class Recorder:
             return Event(node, inputs, "text", value=str(value)[:200])
         found = of_number(value) if type(value) in (int, float) else _of_names(value)
         if found is None and (array := self._array(value)) is not None:
-            found = of_array(array)
+            # What the harness makes of arrays is right if what it has them from is.
+            plain = array.size <= MEMBERS or self.trace.nodes[node].file not in self._harness
+            found = of_array(array) if plain else None
         members: list[tuple[str | None, int]] = []
         if isinstance(value, (tuple, list, set, frozenset)):
             members = [(None, self._member(node, item, inputs)) for item in list(value)[:MEMBERS]]

@@ -131,7 +131,8 @@ def returns_beside(file: str, line: int) -> list[str]:
     """The other `return` statements of the function that holds a line."""
     function = _spanning(file, (ast.FunctionDef, ast.AsyncFunctionDef), line)
     nodes = [node for node in ast.walk(function) if isinstance(node, ast.Return)] if function else []
-    return [_row(file, n.lineno, n.end_lineno or n.lineno)[2] for n in nodes if not n.lineno <= line <= (n.end_lineno or 0)]
+    places = [(node.lineno, node.end_lineno or node.lineno) for node in nodes]
+    return [_row(file, first, last)[2] for first, last in places if not first <= line <= last]
 
 
 def condition_of(file: str, line: int) -> Row | None:

@@ -307,6 +307,7 @@ class Worker:
             state.case.package(self.side.name),
             record if part is None else partial(record, part=part),
             lambda: self._context(state, state.dtype, line_step.Deaf(), kind=line_step.LineContext),
+            step in steps.GATHERING,
         )
         trace.write(Path(folder) / f"{step}-{self.side.name}-lines.json")
         return {}

@@ -23,6 +23,8 @@ REPLAYABLE = ("forward", "bp_align", "train_align")
 
 # The steps without such a model: where they differ is found by what their source lines compute.
 LINED = ("data", "weights", "metric", "loss", "optim")
+# What these emit they gather from what the port answers (an order, a list of files, the losses of a loop).
+GATHERING = ("data", "train_align")
 
 
 def after_update(step: str, row: str) -> bool:

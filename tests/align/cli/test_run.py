@@ -175,11 +175,18 @@ def test_no_gpu(align, tmp_path, side):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+QUICK_HALVES = {("data", "bfloat16"), ("forward", "float16"), ("bp_align", "bfloat16")}
+HALVES = [
+    pytest.param(step, dtype, marks=[] if (step, dtype) in QUICK_HALVES else pytest.mark.slow)
+    for step in ("data", "forward", "loss", "bp_align", "optim", "train_align")
+    for dtype in ("float16", "bfloat16")
+]
+
+
 class TestHalfPrecision:
     """Paddle's CPU build has hardly a kernel for it: that is the machine's lack, and no verdict on the port."""
 
-    @pytest.mark.parametrize("step", ["data", "forward", "loss", "bp_align", "optim", "train_align"])
+    @pytest.mark.parametrize(("step", "dtype"), HALVES)
     def test_a_step_without_kernels_on_a_cpu_is_one_message(self, align, tmp_path, step, dtype):
         result = align("run", step, "--case", "pit_probe", "--dtype", dtype, "--out", tmp_path / "out")
         assert result.returncode == 3, result.stdout + result.stderr
@@ -188,6 +195,7 @@ class TestHalfPrecision:
         assert "Traceback" not in result.stderr + result.stdout
         assert not (tmp_path / "out/verdict.json").exists()
 
+    @pytest.mark.parametrize("dtype", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
     def test_weights_and_their_distributions_are_compared_as_files_hold_them(self, align, tmp_path, dtype):
         result = align("run", "weights", "init", "--case", "pit_probe", "--dtype", dtype, "--out", tmp_path / "out")
         assert result.returncode == 0, result.stdout + result.stderr
