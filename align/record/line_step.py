@@ -16,7 +16,8 @@ from align.record.acts import watched
 from align.record.context import Context
 from align.record.instrument import Node, first_line, instrumented
 from align.record.line_trace import LineTrace
-from align.record.lines import Recorder, function_name
+from align.record.lines import Recorder
+from align.record.objects import function_name
 from align.record.source import is_user_file, place_at
 from align.sides import Side
 

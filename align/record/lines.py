@@ -8,22 +8,30 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import PurePath
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, ModuleType
+from types import CodeType, FrameType
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 
-from align.record.fingerprint import LARGE, Fingerprint, of_array, of_number
+from align.record.fingerprint import of_array, of_number
 from align.record.instrument import Binding, Node
 from align.record.line_trace import Bound, Emission, Event, LineTrace
+from align.record.objects import (
+    CODE,
+    MEMBERS,
+    attributes,
+    function_name,
+    is_method,
+    items_of,
+    key_of,
+    of_names,
+    weight_of,
+)
 from align.sides import Side
 
 MOST = 400_000  # events of one trace; what comes later is not recorded
 HELD = 1 << 30  # bytes of arrays that are kept alive so that they can be recognised
-MEMBERS = 4096  # of one container, or array of the harness
-CODE = (ModuleType, FunctionType, BuiltinFunctionType, type, type(super))
 SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice)
 # These choose a value that is there already; the choice itself is what they make.
 CHOICES = ("IfExp", "BoolOp")
@@ -107,7 +115,7 @@ class Recorder:
     def _entered(self, frame: FrameType) -> None:
         code, values = frame.f_code, frame.f_locals
         own = self._frames[id(frame)] = {}
-        for name, value, event in self._defaults.get(_key(code), ()):
+        for name, value, event in self._defaults.get(key_of(code), ()):
             if values.get(name) is value:
                 own[name] = event
         for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
@@ -182,7 +190,7 @@ class Recorder:
     def _event(self, node: int, value: Any, own: dict[Any, int]) -> int | None:
         shape = self.trace.nodes[node]
         inputs = [own.pop(child) for child in shape.children if child in own]
-        if _is_method(value):
+        if is_method(value):
             if inputs and self.trace.events[inputs[0]].kind == "opaque" and not self._traced(value):
                 own[RECEIVER, node] = inputs[0]
                 self._receivers[inputs[0]] = value.__self__
@@ -233,8 +241,8 @@ class Recorder:
 
     def _held_by(self, value: Any, event: int) -> list[int]:
         """What has come into a framework's object, or into those that it holds, since it was made: a rate, say."""
-        held = _attributes(value)
-        held += [inner for part in held for inner in _attributes(part)]
+        held = attributes(value)
+        held += [inner for part in held for inner in attributes(part)]
         known = [
             (part, self._known.get(id(part))) for part in held if type(part) is float or not isinstance(part, SCALARS)
         ]
@@ -350,7 +358,7 @@ class Recorder:
                 if part is not None:
                     self._bind(own, part, item, members[index][1] if index < len(members) else event, node)
         elif binds:
-            for part, item in zip(binds, _items_of(value), strict=False):
+            for part, item in zip(binds, items_of(value), strict=False):
                 if part is not None:
                     self._bind(own, part, item, self._find(item, self.trace.events[event].node, [event]), node)
 
@@ -370,7 +378,7 @@ class Recorder:
             return Event(node, inputs, "flag", value=None if value is None else bool(value))
         if isinstance(value, (str, bytes)):
             return Event(node, inputs, "text", value=str(value)[:200])
-        found = of_number(value) if type(value) in (int, float) else _of_names(value)
+        found = of_number(value) if type(value) in (int, float) else of_names(value)
         if found is None and (array := self._array(value)) is not None:
             # What the harness makes of arrays is right if what it has them from is.
             plain = array.size <= MEMBERS or self.trace.nodes[node].file not in self._harness
@@ -425,7 +433,7 @@ class Recorder:
         if self._importing and isinstance(value, (int, str)):
             return  # every other 16 is the same object
         self._known[id(value)] = value, event, self._version(value)
-        weight = _weight(value)
+        weight = weight_of(value)
         if weight and id(value) not in self._heavy:
             self._heavy[id(value)] = weight
             self._held += weight
@@ -447,7 +455,7 @@ class Recorder:
     def default(self, node: int, code: CodeType, name: str, value: Any) -> None:
         """The value that an argument has where a caller gives none."""
         if not isinstance(value, CODE):
-            self._defaults.setdefault(_key(code), []).append((name, value, self._held_since(node, value)))
+            self._defaults.setdefault(key_of(code), []).append((name, value, self._held_since(node, value)))
 
     def _held_since(self, node: int, value: Any) -> int:
         self._importing = True
@@ -471,68 +479,3 @@ class Recorder:
         own = self._frames.get(id(frame), {}) if frame and isinstance(value, SCALARS) else {}
         known = [(own.get((WHEN, node), 0), event) for node, event in own.items() if isinstance(node, int)]
         return next((event for _, event in sorted(known, reverse=True) if self._objects[event] is value), None)
-
-
-def _key(code: CodeType) -> tuple[str, str, int]:
-    return code.co_filename, code.co_qualname, code.co_firstlineno
-
-
-def function_name(code: CodeType) -> str:
-    return code.co_qualname.replace("<locals>.", "")
-
-
-def _attributes(value: Any) -> list[Any]:
-    own = getattr(value, "__dict__", None)
-    return [] if isinstance(value, CODE) or not isinstance(own, dict) else list(own.values())[:MEMBERS]
-
-
-def _of_names(value: Any) -> Fingerprint | None:
-    """Of the path of a file, or of a container of texts, paths and integers in their order, however it is nested."""
-    if isinstance(value, PurePath):
-        return of_array(np.array(_checksum(value)))
-    if not isinstance(value, (list, tuple, dict)):
-        return None
-    found: list[int] = []
-    return of_array(np.array(found)) if _gather(value, found) and len(found) <= MEMBERS else None
-
-
-def _gather(value: Any, found: list[int]) -> bool:
-    """Append the checksums of texts and paths, and the integers; whether there are texts, and nothing else."""
-    named = False
-    for item in (*value, *value.values()) if isinstance(value, dict) else value:
-        if isinstance(item, (str, PurePath)):
-            found.append(_checksum(item))
-            named = True
-        elif type(item) is int and abs(item) < LARGE:
-            found.append(item)
-        elif isinstance(item, (list, tuple, dict)) and _gather(item, found):
-            named = True
-        else:
-            return False
-        if len(found) > MEMBERS:
-            return False
-    return named
-
-
-def _checksum(text: str | PurePath) -> int:
-    return crc32(str(text).encode())
-
-
-def _is_method(value: Any) -> bool:
-    """Whether this is a method of an object, in Python or not; functions of modules are none."""
-    if isinstance(value, BuiltinFunctionType):
-        return value.__self__ is not None and not isinstance(value.__self__, ModuleType)
-    return isinstance(value, MethodType) or type(value).__name__ == "method-wrapper"
-
-
-def _items_of(value: Any) -> list[Any]:
-    """The parts that a value is unpacked into; none where looking would use it up."""
-    return list(value) if hasattr(value, "__len__") and hasattr(value, "__getitem__") else []
-
-
-def _weight(value: Any) -> int:
-    """Bytes of an array; 0 of what is small beside arrays."""
-    size = getattr(value, "nbytes", 0)
-    if not isinstance(size, int) and hasattr(value, "element_size"):
-        size = value.element_size() * value.size
-    return size if isinstance(size, int) else 0
