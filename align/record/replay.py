@@ -141,9 +141,11 @@ def record_forced(
     sink: Sink,
     tracer: Tracer | None = None,
     pairs: Mapping[str, str] | None = None,
+    any_shape: bool = False,
 ) -> Places:
     """The port's pass on the reference's boundaries: the same names, holding what the port's own code made of them.
 
+    A tensor of another shape is replaced too with `any_shape`; else it is left alone, and what it leads to differs.
     `pairs` are the reference's calls by the port's, where the module trees are unlike; other calls are left alone, and
     of a paired one the first tensor answers to the reference's first, whatever the arguments are called.
     """
@@ -167,7 +169,7 @@ def record_forced(
 
     def forced(name: str, tensor: Any) -> Any:
         """A leaf with the reference's values in the place of the port's tensor."""
-        if name not in reference or reference[name].shape != tuple(tensor.shape):
+        if name not in reference or not (any_shape or reference[name].shape == tuple(tensor.shape)):
             return tensor
         leaf = side.from_numpy(reference[name], gradient=subject.loss is not None and reference[name].dtype.kind == "f")
         held.append((name, leaf))
@@ -266,6 +268,7 @@ def traced(
     sink: Sink,
     modules: Collection[str],
     pairs: Mapping[str, str] | None = None,
+    any_shape: bool = False,
 ) -> Trace:
     """Every operation of the named calls: of the reference as it runs, of the port on the reference's boundaries."""
     inside = _Inside(sink, modules)
@@ -273,7 +276,7 @@ def traced(
     with side.trace(inside, subject.model, inputs=(subject.inputs, subject.keywords), gradients=backward) as tracer:
         inside.running = tracer.running
         if reference is not None:
-            record_forced(side, subject, reference, _Nowhere(), tracer, pairs)
+            record_forced(side, subject, reference, _Nowhere(), tracer, pairs, any_shape)
         else:
             outputs = subject.run()
             if subject.loss:

@@ -242,6 +242,7 @@ class Worker:
         folder: str,
         pairs: dict[str, str] | None = None,
         treatments: list[dict[str, Any]] | None = None,
+        any_shape: bool = False,
     ) -> dict[str, Any]:
         """Run a step's model module by module into `folder`: the reference its boundaries, the port on those.
 
@@ -261,13 +262,22 @@ class Worker:
                 if self.side.name == "torch":
                     places = replay.record_boundaries(self.side, subject, writer)
                 else:
-                    places = replay.record_forced(self.side, subject, Store(path, f"{step}-torch"), writer, pairs=pairs)
+                    reference = Store(path, f"{step}-torch")
+                    places = replay.record_forced(
+                        self.side, subject, reference, writer, pairs=pairs, any_shape=any_shape
+                    )
         names = subject.naming.reference
         parameters = {spec.name: names.get(spec.name, spec.name) for spec in self.side.specs(subject.model)}
         return {"places": places, "parameters": parameters, "settings": settings(modules)}
 
     def trace(
-        self, run: str, step: str, folder: str, modules: list[str], pairs: dict[str, str] | None = None
+        self,
+        run: str,
+        step: str,
+        folder: str,
+        modules: list[str],
+        pairs: dict[str, str] | None = None,
+        any_shape: bool = False,
     ) -> dict[str, Any]:
         """Once more, after `replay`, with every operation of the named module calls traced.
 
@@ -279,7 +289,7 @@ class Worker:
             subject = steps.subject(step, self._context(state, state.dtype, writer))
             reference = Store(path, f"{step}-torch") if self.side.name == "paddle" else None
             with subject.randomness():
-                trace = replay.traced(self.side, subject, reference, writer, set(modules), pairs)
+                trace = replay.traced(self.side, subject, reference, writer, set(modules), pairs, any_shape)
         trace.write(path, name)
         return {}
 

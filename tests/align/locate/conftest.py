@@ -28,6 +28,14 @@ evaluation-class-head-only head-detached value-detached residual-detached norm-b
 """.split()  # noqa: SIM905 - a list of 50 would take a line each
 SHIPPED = {mutant.id: mutant for mutant in read_catalogue(CATALOGUE)}
 BUGS = {id: asdict(SHIPPED[id]) for id in IDS}
+# Of another shape from there on: what follows must be looked at on the reference's values all the same.
+BUGS["pooling-without-padding"] = {
+    "step": "forward",
+    "file": "paddle_impl/pit.py",
+    "find": "padding=stride // 2",
+    "replace": "padding=(stride - 1) // 2",
+    "expect": {"module": "pools.0.conv"},
+}
 
 
 class Bench:

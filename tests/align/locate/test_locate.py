@@ -14,6 +14,7 @@ QUICK = {
     "final-norm-missing",
     "stage-detached",
     "gradient-doubled",
+    "pooling-without-padding",
 }
 
 
@@ -26,6 +27,11 @@ def test_the_changed_line_is_named(bench, bug):
     assert first.port.file.endswith(BUGS[bug]["file"])
     assert meets(first.port, changed[bug]), f"{first.port} built {first.port.built}, changed {changed[bug]}"
     assert first.reference.file.endswith("torch_ref/pit.py")
+
+
+def test_another_shape_is_told_once(bench):
+    found, _ = bench.locate("forward", "pooling-without-padding")
+    assert {divergence.module for divergence in found} == {"pools.0.conv", "pools.1.conv"}
 
 
 def test_three_bugs_at_once(bench):
