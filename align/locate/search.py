@@ -198,8 +198,12 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
             stored = {side: Store(folder, f"{step}-{side}").entries for side in places}
             shapes = {side: {n: entry.shape for n, entry in entries.items()} for side, entries in stored.items()}
             pairs = pair(places, shapes, parameters, mapping)
-            given = {"pairs": {port: label for label, port in pairs.ported.items()}}
-            ask("paddle", "replay", **given)
+            given = {"pairs": {port: label for label, port in pairs.ported.items()}, "any_shape": True}
+            try:
+                ask("paddle", "replay", **given)
+            except UsageError:
+                given.pop("any_shape")
+                ask("paddle", "replay", **given)
         port = Store(folder, f"{step}-paddle")
         replays = {"torch": pairs.boundaries(Store(folder, f"{step}-torch")), "paddle": port}
         if look:

@@ -6,6 +6,7 @@ inputs, and its children's outputs, are the reference's, so what differs at its 
 child, or in the gradients of its own code, is its own doing. One pass finds every wrong module, not just the first.
 """
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
@@ -169,7 +170,12 @@ def record_forced(
 
     def forced(name: str, tensor: Any) -> Any:
         """A leaf with the reference's values in the place of the port's tensor."""
-        if name not in reference or not (any_shape or reference[name].shape == tuple(tensor.shape)):
+        if name not in reference:
+            return tensor
+        there, shape = reference[name].shape, tuple(tensor.shape)
+        # Unlike trees may keep the same elements in another layout.
+        layout = pairs is not None and math.prod(there) == math.prod(shape)
+        if there != shape and (layout or not any_shape):
             return tensor
         leaf = side.from_numpy(reference[name], gradient=subject.loss is not None and reference[name].dtype.kind == "f")
         held.append((name, leaf))
