@@ -46,7 +46,11 @@ def refine(
         else:
             array = replays[side].get(finding.tensor)
             operation = None if array is None else first_divergent(ours, theirs, array, modules)
-            if operation is None and array is not None:
+            if (
+                operation is None
+                and array is not None
+                and not _made_where_it_is_handed(finding, values, replays, pairs)
+            ):
                 before = (
                     _left_unused(replays, places, side, finding)
                     or _left_unused_inside(ours, replays["torch"], pairs, side, finding)
@@ -66,6 +70,18 @@ def _takes_another(finding: Finding, values: Mapping[str, Values], replays: Mapp
     makers = [made_by(values["paddle"], array, modules) for array in (given, expected)]
     places = {maker and (maker.file, maker.line) for maker in makers}
     return None not in places and len(places) > 1
+
+
+def _made_where_it_is_handed(
+    finding: Finding, values: Mapping[str, Values], replays: Mapping[str, Replay], pairs: Pairs
+) -> bool:
+    """Whether the reference makes what it hands to a child in the very statement that calls it."""
+    expected, near = replays["torch"].get(finding.tensor), pairs.places["torch"].get(finding.near or "", {})
+    call = near.get("call")
+    if expected is None or not call:
+        return False
+    maker = made_by(values["torch"], expected, pairs.own("torch", [finding.owner]))
+    return maker is not None and maker.file == call["file"] and call["line"] <= maker.line <= call["end_line"]
 
 
 def _returned_elsewhere(finding: Finding, pairs: Pairs) -> tuple[Where, Where] | None:
