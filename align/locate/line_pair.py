@@ -2,11 +2,13 @@
 
 import difflib
 import linecache
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from align.locate.line_side import Side
 from align.locate.recognise import reordered, same
 from align.record.line_trace import LineTrace
+from align.record.source import ALIKE
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,6 @@ class Blame:
     node: int | None = None  # where not the event's own
 
 
-ALIKE = 0.6  # difflib's word for a close match
 MISPLACED = "puts another tensor under this name"
 OTHER = "is another of the reference's values than there"
 NEW = "makes a value that the reference does not have"
@@ -39,9 +40,11 @@ class Pair:
         ]
 
     def is_given(self, number: int) -> bool:
-        """Whether an event only loads what comes from elsewhere, such as from the harness."""
-        loads = not self.port.trace.events[number].inputs and self.port.role(number)[1] == "Name"
-        return loads or not self.port.is_own(number)
+        """Whether an event only loads what comes from elsewhere, from the harness, say, or a count of an object's."""
+        event, op = self.port.trace.events[number], self.port.role(number)[1]
+        loads = not event.inputs and op == "Name"
+        counts = op == "Attribute" and event.print is not None and event.print.integer and event.print.size == 1
+        return loads or counts or not self.port.is_own(number)
 
     def alike(self, here: int, there: int | None) -> bool:
         return there is not None and self.port.role(here) == self.reference.role(there)
@@ -78,12 +81,22 @@ class Pair:
             parts = [([m for _, m in event.members] or event.inputs) for event in (ours, theirs)]
             if len(parts[0]) != len(parts[1]):
                 break
-            unequal = ((a, b) for a, b in zip(*parts, strict=True) if self.differ(a, b) or self.told_otherwise(a, b))
-            pair = next(unequal, None)
+            pair = next(((a, b) for a, b in zip(*parts, strict=True) if self.unlike(a, b)), None)
             if pair is None:
                 break
             mine, other = pair
-        return mine, other
+        return self.port.last_maker(mine), other
+
+    def unlike(self, mine: int, other: int, depth: int = 3) -> bool:
+        """Whether two events hold other numbers or truth values, or containers that do."""
+        if self.differ(mine, other) or self.told_otherwise(mine, other):
+            return True
+        members = [
+            [m for _, m in side.trace.events[n].members] for side, n in ((self.port, mine), (self.reference, other))
+        ]
+        if not depth or len(members[0]) != len(members[1]):
+            return False
+        return any(self.unlike(a, b, depth - 1) for a, b in zip(*members, strict=True))
 
     def told_otherwise(self, mine: int, other: int) -> bool:
         first, second = self.port.trace.events[mine], self.reference.trace.events[other]
@@ -96,15 +109,22 @@ def code_of(file: str, line: int, end_line: int) -> str:
 
 def nearest_line(side: Side, function: str, code: str) -> int | None:
     """The event of a side's own code that reads most like this; None where neither a name nor a line does."""
+    events = side.trace.events
+    first: dict[int, int] = {}
+    for number, event in enumerate(events):
+        first.setdefault(event.node, number)
+    node = nearest_node(side, function, code, first)
+    return None if node is None else first[node]
+
+
+def nearest_node(side: Side, function: str, code: str, nodes: Collection[int] | None = None) -> int | None:
+    """Likewise of these nodes, or of all, whether they had an event of their own or only handed something on."""
     best: tuple[float, int] = (0.0, -1)
-    seen: set[int] = set()
-    for number, event in enumerate(side.trace.events):
-        if event.node in seen:
-            continue
-        seen.add(event.node)
-        node = side.trace.nodes[event.node]
+    for number in range(len(side.trace.nodes)) if nodes is None else nodes:
+        node = side.trace.nodes[number]
         if node.file in side.trace.own:
             text = code_of(node.file, node.line, node.end_line)
             likeness = difflib.SequenceMatcher(None, code, text).ratio() + (node.function == function)
-            best = max(best, (likeness, number))
+            if likeness >= best[0]:  # of one line, the expression that holds the others
+                best = likeness, number
     return best[1] if best[0] > ALIKE else None

@@ -1,6 +1,7 @@
 """One side's line trace, seen from the other side's values: what is matched, innocent, or the first to differ."""
 
 from collections import Counter
+from collections.abc import Collection
 
 from align.locate.recognise import Prints, matched, same, weak
 from align.record.line_trace import Emission, Event, LineTrace
@@ -18,6 +19,8 @@ class Side:
         self._own = set(trace.own)
         self.matched = matched(trace, self.theirs)
         self._innocent = self._innocents()
+        self._constructors: list[int] | None = None
+        self._unused: list[int] | None = None
         self._index()
 
     def upstream(self, number: int) -> list[int]:
@@ -83,6 +86,14 @@ class Side:
             return known
         return numbers[-1] if plain else numbers[0]
 
+    def last_maker(self, number: int) -> int:
+        """Of what the harness has read from an object, the last event of the side's own that made this value."""
+        event = self.trace.events[number]
+        if self.is_own(number) or event.print is None or weak(event):
+            return number
+        made = (n for n in reversed(self._by_size[event.print.size]) if n < number and self.is_own(n))
+        return next((n for n in made if same(self.trace.events[n].print, event.print)), number)
+
     def origin(self, number: int) -> int:
         """The event that made the value which this one only hands on, as another type, say."""
         event = self.trace.events[number]
@@ -94,6 +105,45 @@ class Side:
     def containers(self, key: str) -> list[tuple[int, int]]:
         """(container, member) of every container that has this key."""
         return self._by_key.get(key, [])
+
+    def holders(self, number: int) -> set[int]:
+        """The containers that have this event among their members."""
+        return {n for n, event in enumerate(self.trace.events) if any(member == number for _, member in event.members)}
+
+    def constructors(self) -> list[int]:
+        """The calls that made the objects whose methods wrote into parameters, in order."""
+        if self._constructors is None:
+            found = set()
+            for event in self.trace.events:
+                if event.again and any(self.role(n)[1] == "Write" for n in event.inputs[1:]):
+                    number = event.inputs[0]
+                    while self.trace.events[number].again:
+                        number = self.trace.events[number].inputs[0]
+                    if self.role(number)[1] == "Call":
+                        found.add(number)
+            self._constructors = sorted(number for number in found if self.is_own(number))
+        return self._constructors
+
+    def computed_before(self, number: int, kinds: Collection[str]) -> int | None:
+        """The last of the side's own events of these kinds, before this one, that made the same plain number."""
+        value = self.trace.events[number].print
+        numbers = [] if value is None else reversed(self._by_size[value.size])
+        own = (n for n in numbers if n < number and self.role(n)[1] in kinds and self.is_own(n))
+        return next((n for n in own if same(self.trace.events[n].print, value)), None)
+
+    def unused(self) -> list[int]:
+        """The calls of the side's own code whose numbers nothing took."""
+        if self._unused is None:
+            taken = {n for event in self.trace.events for n in (*event.inputs, *(m for _, m in event.members))}
+            taken |= {bound.event for bound in self.trace.bindings}
+            taken |= {emission.event for emission in self.trace.emissions if emission.event is not None}
+            kept = (n for n, event in enumerate(self.trace.events) if event.kind == "number" and n not in taken)
+            self._unused = [n for n in kept if self.role(n)[1] == "Call" and self.is_own(n)]
+        return self._unused
+
+    def of_size(self, size: int) -> list[int]:
+        """The events of as many elements."""
+        return self._by_size.get(size, [])
 
     def of_role(self, role: tuple[str, str, str]) -> list[int]:
         """The events of this function, kind of expression and text."""

@@ -1,13 +1,17 @@
 """Names that both sides share: variables of like functions that hold other values, loops that end early."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
-from align.locate.line_pair import OTHER, Blame, code_of, nearest_line
+from align.locate.line_pair import OTHER, Blame, code_of, nearest_node
 from align.locate.line_rows import Rows
 from align.locate.line_side import Side
-from align.locate.recognise import same
+from align.locate.recognise import same, weak
 from align.record.line_trace import Bound, LineTrace
+from align.record.source import OWN, in_place_of
+
+Bindings = dict[tuple[str, str, str], list[tuple[int, Bound]]]
 
 
 class Variables(Rows):
@@ -15,56 +19,85 @@ class Variables(Rows):
 
     def __init__(self, port: LineTrace, reference: LineTrace) -> None:
         super().__init__(port, reference)
-        self._bound = self._bindings(self.port), self._bindings(self.reference)
+        ours, theirs = self._bindings(self.port), self._bindings(self.reference)
+        self._pairs = {key: (bound, others) for key, bound in ours.items() if (others := _namesake(key, theirs))}
 
     def bound_otherwise(self, way: Collection[int]) -> Blame | None:
         """The first variable, in functions that both sides have, that holds another of the reference's values.
 
         Only of the events on the way, and only where the value itself could not tell.
         """
-        ours, theirs = self._bound
         events, nodes = self.port.trace.events, self.port.trace.nodes
         best: tuple[int, Blame] | None = None
-        for key, bound in ours.items():
-            others = theirs.get(key, [])
+        for bound, others in self._pairs.values():
             if len(bound) != len(others) and not (self.port.trace.raised and len(bound) < len(others)):
                 continue
             for (order, mine), (_, other) in zip(bound, others, strict=False):
-                if mine.event not in way or not self.port.matched[mine.event] or (best and order > best[0]):
+                if mine.event not in way or not self._is_known(mine.event) or (best and order > best[0]):
                     continue
                 # The harness's, or from elsewhere.
                 given = nodes[events[mine.event].node].op == "Name" or not self.port.is_own(mine.event)
                 if self.differ(mine.event, other.event) and not (given and mine.node is None):
+                    given = given or self._left_at_default(mine, other)
                     inner = (mine.event, other.event) if given else self._inside(mine.event, other.event)
                     best = order, Blame(*inner, OTHER, node=mine.node if given else None)
         return best and best[1]
 
+    def _is_known(self, number: int) -> bool:
+        """Whether a value is one of the reference's, or holds only such."""
+        members = [member for _, member in self.port.trace.events[number].members]
+        return self.port.matched[number] or (bool(members) and all(self.port.matched[member] for member in members))
+
+    def _left_at_default(self, mine: Bound, other: Bound) -> bool:
+        """Whether an argument has the value that it has where a call gives none, and the reference's call gives one."""
+        left, given = self.port.role(mine.event)[1] == "Held", self.reference.role(other.event)[1] != "Held"
+        return left and given and mine.node is not None
+
+    def dropped(self, expected: int | None) -> Blame | None:
+        """A value that the reference makes a wrong row of, and that the port makes and does nothing with."""
+        if expected is None:
+            return None
+        wanted = [self.reference.trace.events[n] for n in sorted(self.reference.slice(expected))]
+        wanted = [event for event in wanted if event.kind == "number" and not weak(event)]
+        for number in self.port.unused():
+            mine = self.port.trace.events[number]
+            if not weak(mine) and any(same(mine.print, event.print) for event in wanted):
+                return Blame(number, None, "makes a value that is dropped, and that the reference goes on with")
+        return None
+
     def handed_nothing(self) -> Blame | None:
         """The call of a function that hands it None for an argument that is a number in the reference."""
-        ours, theirs = self._bound
-        for key, bound in ours.items():
-            for (_, mine), (_, other) in zip(bound, theirs.get(key, ()), strict=False):
+        for bound, others in self._pairs.values():
+            for (_, mine), (_, other) in zip(bound, others, strict=False):
                 event, expected = self.port.trace.events[mine.event], self.reference.trace.events[other.event]
                 nothing = event.kind == "flag" and event.value is None and expected.kind == "number"
                 if nothing and mine.node is not None and self.port.trace.nodes[mine.node].op == "Call":
                     return Blame(mine.event, other.event, f"hands over no {mine.name}", node=mine.node)
         return None
 
-    def configured_otherwise(self) -> Blame | None:
-        """The first argument that is another text than in the reference: a mode, say, or a kind of interpolation."""
-        ours, theirs = self._bound
+    def configured_otherwise(self, way: Collection[int]) -> Blame | None:
+        """The first argument that is another text than in the reference: a mode, say, or a kind of interpolation.
+
+        That is one on the way, or one that the port's source spells out.
+        """
         best: tuple[int, Blame] | None = None
-        for key, bound in ours.items():
-            for (order, mine), (_, other) in zip(bound, theirs.get(key, ()), strict=False):
+        for bound, others in self._pairs.values():
+            for (order, mine), (_, other) in zip(bound, others, strict=False) if len(bound) == len(others) else ():
                 told, expected = self.port.trace.events[mine.event], self.reference.trace.events[other.event]
-                fixed = self.port.role(mine.event)[1] in ("Held", "Constant")
+                fixed = mine.event in way or self.port.role(mine.event)[1] in ("Held", "Constant")
                 differs = told.kind == expected.kind == "text" and told.value != expected.value
                 if fixed and differs and self.port.is_own(mine.event) and (best is None or order < best[0]):
-                    best = (
-                        order,
-                        Blame(mine.event, other.event, f"is {told.value!r}, in the reference {expected.value!r}"),
-                    )
+                    node = mine.node if self._left_at_default(mine, other) else None
+                    why = f"is {told.value!r}, in the reference {expected.value!r}"
+                    best = order, Blame(self._spelt_out(mine.event), other.event, why, node=node)
         return best and best[1]
+
+    def _spelt_out(self, number: int) -> int:
+        """Where a text was written that an expression only chose."""
+        event = self.port.trace.events[number]
+        same_text = (n for n in self.port.upstream(number) if self.port.trace.events[n].value == event.value)
+        source = next(same_text, None)
+        return number if source is None else self._spelt_out(source)
 
     def _inside(self, mine: int, other: int) -> tuple[int, int]:
         """Of two expressions that are put together alike, the innermost parts that differ."""
@@ -77,10 +110,13 @@ class Variables(Rows):
             mine, other = unequal[0]
         return mine, other
 
-    def _bindings(self, side: Side) -> dict[tuple[str, str, str], list[tuple[int, Bound]]]:
-        found: dict[tuple[str, str, str], list[tuple[int, Bound]]] = {}
+    def _bindings(self, side: Side) -> Bindings:
+        """In the order of their making, by file, function and name; of libraries the arguments alone."""
+        found: Bindings = {}
+        own, nodes = set(side.trace.own), side.trace.nodes
         for order, bound in enumerate(side.trace.bindings):
-            if bound.file in side.trace.own:
+            argument = bound.node is None or nodes[bound.node].function != bound.function
+            if bound.file in own or (argument and not bound.file.startswith(OWN)):
                 found.setdefault((Path(bound.file).name, bound.function, bound.name), []).append((order, bound))
         return found
 
@@ -90,11 +126,13 @@ class Variables(Rows):
         That is a variable of another value, a truth value, or else the line most like that which puts it there.
         """
         reference = self.reference.trace
-        leaf = row.rpartition("/")[2]
-        for name in (row, row.partition("/")[2], leaf):
+        if configured := self.constructed_otherwise(row):
+            return configured
+        names = parts(row)
+        for name in names:
             if lost := self.lost(name):
                 return lost
-        put = [n for name in (row, leaf) for n, _ in self.reference.containers(name) if self.reference.is_own(n)]
+        put = [n for name in names for n, _ in self.reference.containers(name) if self.reference.is_own(n)]
         if not put:
             return None
         there = reference.nodes[reference.events[put[0]].node]
@@ -147,17 +185,36 @@ class Variables(Rows):
         if expected is None or value is None or not self.port.matched[made] or not self.reference.is_own(expected):
             return None
         events = self.reference.trace.events
-        near = [n for n in self.reference.slice(expected) if n != expected and self._on_one_line(n, expected)]
-        if not any(same(events[number].print, value) for number in [*events[expected].inputs, *near]):
+        near = [n for n in self.reference.slice(expected) if self._on_one_line(n, expected)]
+        read = {number for n in near for number in (n, *events[n].inputs)} - {expected}
+        if not any(same(events[number].print, value) for number in read):
             return None
         return self._most_like(expected, "does nothing with a value of which the reference makes the right one")
+
+    def not_done_to(self, mine: int, other: int | None) -> Blame | None:
+        """Of what an object wrote by reading the wrong one of the reference's values: what the port did not do to that.
+
+        That is the line most like the reference's, which made the right one.
+        """
+        while (
+            other is not None
+            and self.port.role(mine) == self.reference.role(other)
+            and self.port.role(mine)[1] == "Write"
+        ):
+            pairs = zip(self.port.trace.events[mine].inputs, self.reference.trace.events[other].inputs, strict=False)
+            wrong = next(((a, b) for a, b in pairs if self.differ(a, b)), None)
+            if wrong is None or not self.port.matched[wrong[0]]:
+                return None
+            mine, other = wrong
+            if self.port.role(mine) != self.reference.role(other) and self.reference.is_own(other):
+                return self._most_like(other, "does not do to a value what the reference does")
+        return None
 
     def _most_like(self, there: int, why: str = "is the nearest to the line that makes this row there") -> Blame | None:
         """The port's line that reads most like one of the reference, in a function of the same name."""
         node = self.reference.trace.nodes[self.reference.trace.events[there].node]
-        code = code_of(node.file, node.line, node.end_line)
-        here = nearest_line(self.port, node.function, code)
-        return None if here is None else Blame(here, there, why)
+        here = nearest_node(self.port, node.function, code_of(node.file, node.line, node.end_line))
+        return None if here is None else Blame(0, there, why, node=here)
 
     def stopped_short(self, here: int, there: int | None) -> Blame | None:
         """The head of a loop, if the blamed event reads what the reference's loop had in an earlier round."""
@@ -176,6 +233,33 @@ class Variables(Rows):
                     return Blame(here, there, "follows from a loop that went round another number of times", loops)
         return None
 
+    def yielded_otherwise(self, here: int) -> Blame | None:
+        """Where a generator of the side's own hands out less than the reference's of that name, by one `yield` less."""
+        there = self.nearest(here)
+        port, reference = self.port.trace, self.reference.trace
+        node = port.nodes[port.events[here].node]
+        loops = (
+            () if there is None else zip(node.loops, reference.nodes[reference.events[there].node].loops, strict=False)
+        )
+        for mine, other in loops:
+            if port.rounds.get(str(mine)) == reference.rounds.get(str(other)):
+                continue
+            for name in (port.nodes[child].text for child in port.nodes[mine].children):
+                given, expected = (_yields(trace, name) for trace in (port, reference))
+                lacking = [n for n, times in expected.items() if times not in given.values()]
+                if given and len(expected) > len(given) and lacking:
+                    return self._in_its_place(next(iter(given)), lacking[0])
+        return None
+
+    def _in_its_place(self, mine: int, other: int) -> Blame | None:
+        """The port's statement that stands where the reference's does, in functions of which these are nodes."""
+        port, there = self.port.trace, self.reference.trace.nodes[other]
+        row = in_place_of(port.nodes[mine].file, port.nodes[mine].line, there.file, there.line)
+        if row is None:
+            return None
+        port.nodes.append(replace(port.nodes[mine], line=row[0], end_line=row[1], op="Statement", children=()))
+        return Blame(0, None, "stands where the reference hands out more", node=len(port.nodes) - 1)
+
     def _unequal_loops(self, ours: int, theirs: int) -> tuple[int, int | None] | None:
         port, reference = self.port.trace, self.reference.trace
         there = reference.nodes[theirs].loops
@@ -184,3 +268,25 @@ class Variables(Rows):
             if set(port.rounds.get(str(loop), ())) - known:
                 return (loop, there[depth]) if depth < len(there) else None
         return None
+
+
+def _namesake(key: tuple[str, str, str], theirs: Bindings) -> list[tuple[int, Bound]]:
+    """The variable of the same file and function; or of a method of that name of a class of that name, anywhere."""
+    _, function, name = key
+    if key in theirs or "." not in function:
+        return theirs.get(key, [])
+    found = [bound for (_, other, others_name), bound in theirs.items() if (other, others_name) == (function, name)]
+    return found[0] if len(found) == 1 else []
+
+
+def _yields(trace: LineTrace, function: str) -> dict[int, int]:
+    """The `yield` nodes of a function that were run, with how often."""
+    nodes = ((int(number), times) for number, times in trace.left.items())
+    return {n: times for n, times in nodes if trace.nodes[n].op == "Yield" and trace.nodes[n].function == function}
+
+
+def parts(row: str) -> list[str]:
+    """What a row may be called where it is put into a container: any part of its path, the longest first."""
+    steps = row.split("/")
+    parts = ["/".join(steps[i:j]) for i in range(len(steps)) for j in range(i + 1, len(steps) + 1)]
+    return sorted(parts, key=len, reverse=True)

@@ -12,10 +12,12 @@ from typing import Any
 from align.locate.acts import MADE, acted_otherwise, first_difference
 from align.locate.divergence import Divergence, Where
 from align.locate.line_decisions import Decisions
+from align.locate.line_objects import Objects
 from align.locate.line_pair import MISPLACED, NEW, Blame, code_of
 from align.locate.line_side import FEW
-from align.locate.line_variables import Variables
+from align.locate.line_variables import Variables, parts
 from align.locate.recognise import same
+from align.record.fingerprint import Fingerprint
 from align.record.instrument import Node
 from align.record.line_trace import LineTrace
 
@@ -29,11 +31,13 @@ KINDS = dict.fromkeys((*OPERATIONS, "BoolOp"), "the operation") | {
     "Store": "the assignment",
     "DictComp": "the dictionary",
     "Tuple": "the tuple",
+    "Statement": "the statement",
 }
+Found = dict[tuple[str, int], tuple[str, Blame]]  # by file and line: the first row, and who is blamed
 RECENT = 64  # events before an exception in which its reason is looked for
 
 
-class Search(Variables, Decisions):
+class Search(Variables, Decisions, Objects):
     """Whom to blame, in both sides' traces of one step."""
 
     def blame(self, row: str) -> Blame | None:
@@ -51,28 +55,84 @@ class Search(Variables, Decisions):
         there = None if expected is None else self.reference.first_divergent(expected, wrong=True)
         if self.port.matched[maker] and carried:
             return Blame(carried[0][0], there, MISPLACED)
+        if (stored := self._stored(row, maker)) is not None:
+            return Blame(stored, there, MISPLACED)
         if (lacking := self.left_undone(maker, expected)) is not None:
             return lacking
         here = self.port.first_divergent(maker, wrong=True)
         if here is None:
             return None
-        here = self.port.origin(here)
+        if self.port.matched[here] and (told := self.told_apart(self._made_last(row, maker))):
+            return told
+        here = self._computed(self.port.origin(here))
         earlier = self._given(here, row)
         if earlier is not None:
             return self.blame(earlier)
+        told = self.constructed_otherwise(row) or self.not_done_to(maker, expected) or self.counted_otherwise(here)
+        if told is not None:
+            return told
         if self.port.role(here)[1] == "Write" and (told := self.decided_otherwise() or self.handed_nothing()):
             return told
         twin = expected if here == maker and self.alike(here, expected) else self.twin(here)
-        if not self.port.is_own(self._in_own_code(here, maker)):
+        inside = self._in_own_code(here, maker)
+        if not self.port.is_own(inside):
             return None  # the harness alone made this
+        way = self._way(here, maker)
         return (
             self.stopped_short(here, twin)
+            or self.yielded_otherwise(inside)
             or self.chosen_otherwise(here)
             or self.run_otherwise(here)
-            or self.bound_otherwise(self.port.slice(here))
-            or self.configured_otherwise()
-            or Blame(self._in_own_code(here, maker), there if twin is None else twin, NEW)
+            or self.bound_otherwise(way)
+            or self.configured_otherwise(way)
+            or self.dropped(expected)
+            or Blame(inside, there if twin is None else twin, NEW)
         )
+
+    def handed_in(self, found: Fingerprint | None) -> Blame | None:
+        """Who made what a model was given, if that is no value of the reference's."""
+        numbers = [] if found is None else [n for n in self.port.of_size(found.size) if self.port.is_own(n)]
+        numbers = [n for n in numbers if same(self.port.trace.events[n].print, found) and not self.port.matched[n]]
+        here = self.port.first_divergent(numbers[-1], wrong=True) if numbers else None
+        if here is None or not self.port.is_own(here) or self.is_given(here):
+            return None
+        return Blame(here, self.twin_or_nearest(here), NEW)
+
+    def unexplained(self, found: Found) -> Found:
+        """Without those whose blamed value was made by an expression that is blamed for another row."""
+        events = self.port.trace.events
+        nodes = {key: self.node(blame) for key, (_, blame) in found.items()}
+        ways = {key: {events[n].node for n in self.port.slice(blame.port)} for key, (_, blame) in found.items()}
+        explained = {
+            key
+            for key in found
+            for other in found
+            if other != key and nodes[other] in ways[key] and nodes[key] not in ways[other]
+        }
+        return {key: entry for key, entry in found.items() if key not in explained}
+
+    def _computed(self, number: int) -> int:
+        """Of a whole number that an object tells, the operation that computed it: its attributes have no makers."""
+        event = self.port.trace.events[number]
+        told = self.port.role(number)[1] == "Attribute" and event.print is not None and event.print.integer
+        before = self.port.computed_before(number, OPERATIONS) if told else None
+        return number if before is None else before
+
+    def _stored(self, row: str, maker: int) -> int | None:
+        """Where another of the reference's values was put into a container, by a name that the row has."""
+        names = parts(row) if self.port.matched[maker] else []
+        held = (c for name in names for c, member in self.port.containers(name) if member == maker)
+        return next((c for c in held if self.port.is_own(c)), None)
+
+    def _way(self, here: int, maker: int) -> set[int]:
+        """What the blamed event derives from; and what holds the value, if only its place can be wrong."""
+        way = self.port.slice(here)
+        return way | self.port.holders(maker) if self.port.matched[maker] else way
+
+    def _made_last(self, row: str, maker: int) -> int:
+        event = self.port.emissions[row].event
+        made = maker if event is None else self.port.last_maker(event)
+        return made if self.port.is_own(made) and self.port.is_own(maker) and event is not None else maker
 
     def _given(self, here: int, row: str) -> str | None:
         """The earlier row whose tensor the step handed back to the port, if that is all that is wrong with this one."""
@@ -192,14 +252,15 @@ def line_divergences(
     step: str, port: LineTrace, reference: LineTrace, rows: Collection[str] | None = None
 ) -> list[Divergence]:
     """Every blamed line of a step, in the order of the rows that showed it; `rows` are the only ones asked for."""
-    acted = acted_otherwise(step, port, reference)
-    if acted:  # all that follows differs
-        return [acted]
     search = Search(port, reference)
     late = first_difference(port, reference)
+    acted = acted_otherwise(step, port, reference)
+    if acted and late:  # all that follows differs
+        made = search.handed_in(port.acts[late[0]].print) if late[1] == "value" else None
+        return [acted if made is None else search.divergence(step, "the batch", made, 1)]
     if late and late[1] == "value" and (blame := search.blame(port.acts[late[0]].row)):
         return [search.divergence(step, MADE[port.acts[late[0]].kind], blame, 1)]
-    found: dict[tuple[str, int], tuple[str, Blame]] = {}
+    found: Found = {}
     counts: Counter[tuple[str, int]] = Counter()
     lone = [row for row in search.port.emissions if row not in search.reference.emissions]
     gone = [row for row in search.reference.emissions if row not in search.port.emissions]
@@ -215,8 +276,8 @@ def line_divergences(
         node = port.nodes[search.node(blame)]
         counts[node.file, node.line] += 1
         found.setdefault((node.file, node.line), (row, blame))
-    made = {key: entry for key, entry in found.items() if not search.is_given(entry[1].port)}
-    found = made or found
+    made = {key: (row, b) for key, (row, b) in found.items() if b.node is not None or not search.is_given(b.port)}
+    found = search.unexplained(made or found)
     answers = [search.divergence(step, row, blame, counts[key]) for key, (row, blame) in found.items()]
     if port.raised:
         answers.append(_raised(step, port, search))

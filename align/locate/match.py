@@ -37,7 +37,8 @@ class Values:
             for value in trace.values
             if (array := store.get(value.name)) is not None and array.size and array.dtype.kind == "f"
         ]
-        self._prints = sorted(prints, key=lambda p: (p.size, p.rms))
+        # What memory held before it was written (`new_empty`) may be NaN, which has no place in an order.
+        self._prints = sorted((p for p in prints if np.isfinite(p.rms)), key=lambda p: (p.size, p.rms))
         self._keys = [(p.size, p.rms) for p in self._prints]
 
     def array(self, number: int) -> np.ndarray | None:

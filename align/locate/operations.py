@@ -12,7 +12,15 @@ from align.locate.match import Values, first_divergent, made_by
 from align.locate.modules import Finding
 from align.locate.pairs import Pairs
 from align.record.replay import tensor_name
-from align.record.source import condition_of, last_return, loop_header, next_statement, returns_beside
+from align.record.source import (
+    assigned,
+    condition_of,
+    last_return,
+    loop_header,
+    next_statement,
+    returns_beside,
+    statement_like,
+)
 from align.record.trace import Operation
 
 Places = Mapping[str, Mapping[str, Any]]
@@ -58,7 +66,46 @@ def refine(
                     or before
                 )
         found[side], lines[side] = operation, _where(operation, before, pairs, side, finding.owner)
+    better = _beside_the_operation(found["paddle"], found["torch"], values) if not finding.backward else None
+    if better and lines["paddle"]:
+        lines["paddle"] = replace(better, built=lines["paddle"].built)
     return replace(divergence, port=lines["paddle"], reference=lines["torch"]), found["paddle"]
+
+
+def _beside_the_operation(
+    port: Operation | None, reference: Operation | None, values: Mapping[str, Values]
+) -> Where | None:
+    """Where it is not the operation that is wrong: it was told something wrong, or another one should have followed."""
+    if port is None or not port.file:
+        return None
+    if reference is not None and _goes_on_from(reference, port, values):
+        row = statement_like(port.file, port.line, reference.code)
+    else:
+        told = _told_otherwise(port, reference, values["paddle"])
+        row = told and assigned(port.file, port.line, told)
+    return Where(port.file, *row) if row else None
+
+
+def _told_otherwise(port: Operation, reference: Operation | None, ours: Values) -> str | None:
+    """The variable that holds the argument in which an operation differs from its counterpart.
+
+    Of one that reads no tensor, and has no counterpart, that is its shape.
+    """
+    for key, name in port.variables.items():
+        value = port.attributes[key]
+        if reference is not None and reference.name == port.name:
+            if key in reference.attributes and value != reference.attributes[key]:
+                return name
+        elif not port.inputs and any(list(ours.trace.values[n].shape) == value for n in port.outputs):
+            return name
+    return None
+
+
+def _goes_on_from(reference: Operation, port: Operation, values: Mapping[str, Values]) -> bool:
+    """Whether the reference's operation reads just what the port's has made: it is not the making that is wrong."""
+    made = [array for number in port.outputs if (array := values["paddle"].array(number)) is not None]
+    read = [array for number in reference.inputs if (array := values["torch"].array(number)) is not None]
+    return any(mine.shape == other.shape and np.array_equal(mine, other) for mine in made for other in read)
 
 
 def _takes_another(finding: Finding, values: Mapping[str, Values], replays: Mapping[str, Replay], pairs: Pairs) -> bool:

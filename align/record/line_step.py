@@ -88,7 +88,8 @@ def _load_is_told(side: Side, listener: Recorder) -> Iterator[None]:
 
     def loading(model: Any, state: Mapping[str, np.ndarray]) -> None:
         load(model, state)
-        listener.given(side.tensors(model), side.modules(model).values())
+        layouts = {id(entry.tensor): entry.layout for entry in side.named(model)}
+        listener.given(side.tensors(model), side.modules(model).values(), layouts)
 
     side.load = loading  # type: ignore[method-assign]
     try:

@@ -59,8 +59,9 @@ class Bound:
 class LineTrace:
     """What one side evaluated in one step.
 
-    `own` are the files of the side's package; `rounds` say, by `For` node, how often each run of it went round;
-    `raised` is the place where an exception left the side's code, if one did; `full` tells of a trace that ended early.
+    `own` are the files of the side's package; `rounds` say, by `For` node, how often each run of it went round; `left`,
+    by `Return` and `Yield` node, how often it was run; `raised` is the place where an exception left the side's code,
+    if one did; `full` tells of a trace that ended early.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -68,6 +69,7 @@ class LineTrace:
     emissions: list[Emission] = field(default_factory=list)
     own: tuple[str, ...] = ()
     rounds: dict[str, list[int]] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
     raised: Mapping[str, Any] | None = None
     bindings: list[Bound] = field(default_factory=list)
     full: bool = False
@@ -94,7 +96,8 @@ class LineTrace:
             "prints": table,
             "bindings": bindings,
         }
-        path.write_text(json.dumps({**whole, "own": self.own, "rounds": self.rounds, "raised": self.raised}))
+        whole |= {"own": self.own, "rounds": self.rounds, "left": self.left, "raised": self.raised}
+        path.write_text(json.dumps(whole))
 
 
 def read(path: Path) -> LineTrace:
@@ -107,6 +110,7 @@ def read(path: Path) -> LineTrace:
         [Emission(name, after, prints[p], event) for name, after, p, event in whole["emissions"]],
         tuple(whole["own"]),
         whole["rounds"],
+        whole["left"],
         whole["raised"],
         [Bound(*row) for row in whole["bindings"]],
         acts=[Act(kind, detail, prints[p], row, at and Place(**at)) for kind, detail, p, row, at in whole["acts"]],

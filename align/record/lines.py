@@ -35,7 +35,8 @@ HELD = 1 << 30  # bytes of arrays that are kept alive so that they can be recogn
 SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice)
 # These choose a value that is there already; the choice itself is what they make.
 CHOICES = ("IfExp", "BoolOp")
-RECEIVER, WHEN = "receiver", "when"
+Layout = Callable[[np.ndarray], np.ndarray]
+RECEIVER, WHEN, WROTE = "receiver", "when", "wrote"
 
 
 @dataclass
@@ -44,6 +45,7 @@ class _Watched:
 
     tensor: Any
     state: tuple[int | None, int | None]  # checksums of it and of its gradient
+    layout: Layout | None = None
     gradient: int | None = None
 
 
@@ -92,6 +94,7 @@ class Recorder:
     def leave(self, node: int, value: Any) -> Any:
         own = self._frames.setdefault(id(sys._getframe(1)), {})
         children = self.trace.nodes[node].children
+        self.trace.left[str(node)] = self.trace.left.get(str(node), 0) + 1
         self._calls += 1
         event = own.get(children[0]) if children else None
         self._returned = id(value), event, self._calls
@@ -149,7 +152,10 @@ class Recorder:
         event = self._event(node, value, own)
         at = self.trace.nodes[node]
         if at.op == "Call" and at.file not in self._harness and (value is None or self._is_of_given(event)):
-            self._look_at_parameters(node, event)
+            written = self._look_at_parameters(node, event)
+            receiver = own.pop((WROTE, node), None) if written else None
+            if receiver is not None:  # an optimizer's state follows from what it has just read
+                self._change(node, receiver, [receiver, *written])
         own[WHEN, node] = self._calls
         if event is not None:
             own[node] = event
@@ -216,9 +222,9 @@ class Recorder:
                 inputs += self._held_by(self._receivers[receiver], receiver)
             if receiver is not None and len(inputs) > 1:
                 # The framework's method may have put what it was given into the object that it belongs to.
-                changed = self._make(node, self._receivers[receiver], list(inputs))
-                self.trace.events[changed].again = True
-                self._receivers[changed] = self._receivers[receiver]
+                receiver = self._change(node, receiver, list(inputs))
+            if receiver is not None:
+                own[WROTE, node] = receiver
         if shape.op == "Subscript" and inputs:
             for _, member in self.trace.events[inputs[0]].members:
                 if self._objects[member] is value and value is not None:
@@ -230,6 +236,12 @@ class Recorder:
         if known is not None and shape.op not in CHOICES and told_apart:
             return known
         return self._make(node, value, inputs)
+
+    def _change(self, node: int, receiver: int, inputs: list[int]) -> int:
+        changed = self._make(node, self._receivers[receiver], inputs)
+        self.trace.events[changed].again = True
+        self._receivers[changed] = self._receivers[receiver]
+        return changed
 
     def _returned_since(self, shape: Node, own: dict[Any, int]) -> list[int]:
         """What traced functions returned to the framework while it ran this call: the call was made from that too."""
@@ -296,8 +308,9 @@ class Recorder:
         inputs = [] if event is None else events[event].inputs
         return any(n in self._given or not self._given.isdisjoint(events[n].inputs) for n in inputs)
 
-    def _look_at_parameters(self, node: int, event: int | None) -> None:
+    def _look_at_parameters(self, node: int, event: int | None) -> list[int]:
         """What no expression shows: a backward pass writes gradients, an optimizer parameters; they return nothing."""
+        made: list[int] = []
         inputs = [] if event is None else self.trace.events[event].inputs
         nodes = self.trace.nodes
         if node not in self._writing:
@@ -312,11 +325,19 @@ class Recorder:
             gradient = getattr(watched.tensor, "grad", None)
             if before[1] != now[1] and gradient is not None:
                 made_from = [*inputs, *([] if watched.gradient is None else [watched.gradient])]
-                watched.gradient = self._make(node, gradient, made_from)
+                watched.gradient = self._written(node, gradient, made_from, watched.layout)
+                made.append(watched.gradient)
             if before[0] != now[0]:
                 known = self._known.get(id(watched.tensor))
                 made_from = [*inputs, *(n for n in (watched.gradient, known and known[1]) if n is not None)]
-                self._make(node, watched.tensor, made_from)
+                made.append(self._written(node, watched.tensor, made_from, watched.layout))
+        return made
+
+    def _written(self, node: int, tensor: Any, inputs: list[int], layout: Layout | None) -> int:
+        number = self._make(node, tensor, inputs)
+        if layout is not None:  # a square one cannot be told by its shape
+            self.trace.events[number].print = of_array(layout(self._side.to_numpy(tensor)))
+        return number
 
     def _state_of(self, tensor: Any) -> tuple[int | None, int | None]:
         """Changes whenever a parameter or its gradient does: not all that writes to them counts what it writes."""
@@ -325,10 +346,11 @@ class Recorder:
         own, other = (None if part is None else crc32(self._side.to_numpy(part).tobytes()) for part in parts)
         return own, other
 
-    def given(self, tensors: Iterable[Any], modules: Iterable[Any] = ()) -> None:
+    def given(self, tensors: Iterable[Any], modules: Iterable[Any], layouts: Mapping[int, Layout | None]) -> None:
         """The harness has written into these: what they held before, and how they were built, is of no matter now.
 
-        They are right, whatever layout the framework keeps them in.
+        They are right, whatever layout the framework keeps them in. `layouts`, by a tensor's id, give the one in which
+        what is written into it later is judged.
         """
         tensors = list(tensors)
         for tensor in tensors:
@@ -342,7 +364,8 @@ class Recorder:
         self._given.add(len(self.trace.events) - 1)
         for thing in (*modules, *tensors):
             self._remember(thing, len(self.trace.events) - 1)
-        self._watched |= {id(tensor): _Watched(tensor, self._state_of(tensor)) for tensor in tensors}
+        for tensor in tensors:
+            self._watched[id(tensor)] = _Watched(tensor, self._state_of(tensor), layouts.get(id(tensor)))
 
     def _tell_of(self, file: str, function: str, name: str, event: int, node: int | None) -> None:
         self.trace.bindings.append(Bound(file, function, name, event, node, len(self.trace.events)))

@@ -1,6 +1,7 @@
 """Where in the user's code something happens: the innermost frame outside the frameworks and outside this package."""
 
 import ast
+import difflib
 import importlib.util
 import itertools
 import linecache
@@ -85,6 +86,7 @@ def _framework_folders() -> tuple[str, ...]:
     return tuple(folders)
 
 
+ALIKE = 0.6  # difflib's word for a close match
 Row = tuple[int, int, str]  # first line, last line, text
 
 
@@ -133,6 +135,50 @@ def returns_beside(file: str, line: int) -> list[str]:
     nodes = [node for node in ast.walk(function) if isinstance(node, ast.Return)] if function else []
     places = [(node.lineno, node.end_lineno or node.lineno) for node in nodes]
     return [_row(file, first, last)[2] for first, last in places if not first <= line <= last]
+
+
+def assigned(file: str, line: int, name: str) -> Row | None:
+    """The last statement above a line, in the same function, that assigns to a variable."""
+    kinds = (ast.Assign, ast.AnnAssign, ast.AugAssign)
+    nodes = [node for node in _statements(file, line) if isinstance(node, kinds) and (node.end_lineno or 0) < line]
+    to = (n for n in nodes if name in {t.id for t in ast.walk(n) if isinstance(t, ast.Name) and _is_written(t)})
+    node = max(to, key=lambda n: n.lineno, default=None)
+    return None if node is None else _row(file, node.lineno, node.end_lineno or node.lineno)
+
+
+def _is_written(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store)
+
+
+def statement_like(file: str, line: int, code: str) -> Row | None:
+    """The plain statement that reads most like this one, in the function that holds a line; None if none does."""
+    simple = (n for n in _statements(file, line) if not hasattr(n, "body"))
+    rows = [_row(file, node.lineno, node.end_lineno or node.lineno) for node in simple]
+    scored = [(difflib.SequenceMatcher(None, code, row[2]).ratio(), row) for row in rows]
+    best = max(scored, key=lambda entry: entry[0], default=None)
+    return best[1] if best and best[0] > ALIKE else None
+
+
+def in_place_of(file: str, line: int, other_file: str, other_line: int) -> Row | None:
+    """In the function that holds a line, the statement as far from its beginning as another function's, at its line.
+
+    Only the statements directly in the functions count. Of a function that ends before, that is the last.
+    """
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    mine, other = _spanning(file, functions, line), _spanning(other_file, functions, other_line)
+    if mine is None or other is None:
+        return None
+    index = next((i for i, s in enumerate(other.body) if s.lineno <= other_line <= (s.end_lineno or 0)), 0)
+    node = mine.body[min(index, len(mine.body) - 1)]
+    return _row(file, node.lineno, node.end_lineno or node.lineno)
+
+
+def _statements(file: str, line: int) -> list[ast.stmt]:
+    """All statements of the function that holds a line."""
+    function = _spanning(file, (ast.FunctionDef, ast.AsyncFunctionDef), line)
+    return (
+        [node for node in ast.walk(function) if isinstance(node, ast.stmt) and node is not function] if function else []
+    )
 
 
 def condition_of(file: str, line: int) -> Row | None:

@@ -1,7 +1,9 @@
 """The user's frames around an operation, found fast: thousands of operations share a few places."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import CodeType, FrameType
+from typing import Any
 
 from align.record.source import Place, is_user_file, place_of
 from align.record.trace import Frame
@@ -17,6 +19,9 @@ class Stack:
     frames: tuple[Frame, ...]
 
 
+Variables = Mapping[str, Any]
+
+
 class Stacks:
     """Finds the user's frames, each combination of instructions worked out once."""
 
@@ -24,8 +29,11 @@ class Stacks:
         self._is_user: dict[CodeType, bool] = {}
         self._stacks: dict[tuple[tuple[CodeType, int], ...], Stack] = {}
 
-    def at(self, frame: FrameType | None) -> Stack:
-        """The stack that `frame` or a caller of it is running; without any user frame the file is empty."""
+    def at(self, frame: FrameType | None) -> tuple[Stack, Variables]:
+        """The stack that `frame` or a caller of it is running, and the variables of the user's innermost frame.
+
+        Without any user frame the file is empty.
+        """
         is_user = self._is_user
         found: list[FrameType] = []
         while frame is not None and len(found) < DEEPEST:
@@ -40,7 +48,7 @@ class Stacks:
         stack = self._stacks.get(key)
         if stack is None:
             stack = self._stacks[key] = _stack(found)
-        return stack
+        return stack, found[0].f_locals if found else {}
 
 
 def _stack(found: list[FrameType]) -> Stack:

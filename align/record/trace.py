@@ -47,7 +47,8 @@ class Operation:
     `inputs` may name a value twice. `outputs` holds a value that the operation read where it returned that very tensor
     beside new ones; a tensor that it overwrote (`inplace`) has a new number. `stack` lists the user's frames from the
     statement outwards, the statement's own first. `module` is the innermost running module as `observe` labels it.
-    `attributes` are the other arguments by position or keyword, with the framework's own name under `function`.
+    `attributes` are the other arguments by position or keyword, with the framework's own name under `function`;
+    `variables` the user's variables that hold the same, by the argument.
     """
 
     index: int
@@ -62,6 +63,7 @@ class Operation:
     code: str
     stack: tuple[Frame, ...]
     module: str
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,19 @@ def neutral_name(function: str) -> str:
 def plain_attributes(arguments: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Those arguments that say something in JSON: numbers, words, short lists of them, types and slices by name."""
     return {key: plain for key, value in arguments if (plain := _plain(value)) is not _SKIP}
+
+
+def held_in(variables: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, str]:
+    """By argument, a number or a list, the first variable that holds the same."""
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        kinds = (list, tuple) if isinstance(value, list) else (type(value),)
+        if not isinstance(value, (str, bool)) and value is not None:
+            same = (name for name, other in variables.items() if type(other) in kinds and _plain(other) == value)
+            name = next(same, None)
+            if name is not None:
+                found[key] = name
+    return found
 
 
 _SKIP = object()

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import is_dataclass, replace
 from functools import partial
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from align.record.calls import Calls
 from align.record.identities import Identities, Tensors
 from align.record.observer import Sink
 from align.record.stack import Stacks
-from align.record.trace import Operation, Trace, Untraced, Value, neutral_name, plain_attributes
+from align.record.trace import Operation, Trace, Untraced, Value, held_in, neutral_name, plain_attributes
+from align.sides import Named
 
 
 class Probe(Tensors, Protocol):
@@ -28,15 +29,6 @@ class Probe(Tensors, Protocol):
     def copy(self, tensor: Any) -> np.ndarray: ...
     def watch(self, tensor: Any, callback: Callable[[Any], None]) -> Callable[[], None]:
         """Call back with the whole gradient that reaches the tensor as it is now; the answer ends that."""
-
-
-class Named(NamedTuple):
-    """A tensor of the model: where it is from, its name, the tensor, and how its array gets the reference's layout."""
-
-    origin: str
-    name: str
-    tensor: Any
-    layout: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 # A side's `hooked`: calls back with a module's name and inputs, and name and outputs, around every module.
@@ -117,15 +109,15 @@ class Tracer:
                 name = f"op/{index}/{len(numbers)}" if len(made) > 1 else f"op/{index}"
                 number = self._store(tensor, "operation", name, "activation", index)
             numbers.append(number)
-        stack = self._stacks.at(frame)
-        place = stack.place
+        stack, variables = self._stacks.at(frame)
+        place, settings = stack.place, plain_attributes(arguments)
         self.trace.operations.append(
             Operation(
                 index,
                 neutral_name(function),
                 tuple(inputs),
                 tuple(numbers),
-                {"function": function, **plain_attributes(arguments)},
+                {"function": function, **settings},
                 bool(changed),
                 place.file,
                 place.line,
@@ -133,6 +125,7 @@ class Tracer:
                 place.code,
                 stack.frames,
                 self.running(),
+                held_in(variables, settings),
             )
         )
         for number, text in self._holes:

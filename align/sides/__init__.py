@@ -6,7 +6,7 @@ What a step sees of a framework is the `Side` protocol; anything beyond it comes
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -60,6 +60,15 @@ def round_constants(modules: Iterable[Any]) -> None:
                 setattr(module, name, float(np.float32(value)))
 
 
+class Named(NamedTuple):
+    """A tensor of the model: where it is from, its name, the tensor, and how its array gets the reference's layout."""
+
+    origin: str
+    name: str
+    tensor: Any
+    layout: Callable[[np.ndarray], np.ndarray] | None = None
+
+
 class Side(Protocol):
     """What a framework offers to the steps. Arrays cross in the reference's names and layout."""
 
@@ -81,6 +90,7 @@ class Side(Protocol):
     def backward(self, outputs: Iterable[Any], cotangents: Iterable[Any] | None = None) -> None: ...
     def gradient(self, tensor: Any) -> np.ndarray: ...
     def tensors(self, model: Any) -> list[Any]: ...
+    def named(self, model: Any) -> list[Named]: ...
     def memory(self, tensor: Any) -> tuple[int, int]: ...
     def view(self, tensor: Any) -> np.ndarray | None: ...
     def is_tensor(self, value: Any) -> bool: ...

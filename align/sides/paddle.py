@@ -17,8 +17,9 @@ from align.record.observer import Sink
 from align.record.origins import Writes
 from align.record.places import noting_constructors
 from align.record.randomness import Tape
-from align.record.tracer import Named, Tracer
+from align.record.tracer import Tracer
 from align.sides import (
+    Named,
     Spec,
     Switch,
     overridden,
@@ -186,6 +187,13 @@ class PaddleSide:
         """Every parameter and every buffer, saved or not."""
         return [*model.parameters(), *model.buffers()]
 
+    def named(self, model: paddle.nn.Layer) -> list[Named]:
+        """Every tensor that is saved, with what makes an array of its shape one in the reference's layout."""
+        return [
+            Named(kind, name, tensor, partial(_reference_layout, owner=owner))
+            for name, kind, tensor, owner in self._named(model)
+        ]
+
     def memory(self, tensor: paddle.Tensor) -> tuple[int, int]:
         """Address and number of bytes of the values; (0, 0) where there are none, or not in one piece."""
         size = math.prod(tensor.shape)  # `tensor.size` is worked out by numpy, at ten times the cost
@@ -248,10 +256,7 @@ class PaddleSide:
         `model` gives names to parameters and modules. `inputs` (nested tensors) are what the block works on, beside
         what an outermost module is called with. With `gradients`, backward must run inside the block, too.
         """
-        saved = [
-            Named(kind, name, tensor, partial(_reference_layout, owner=owner))
-            for name, kind, tensor, owner in (() if model is None else self._named(model))
-        ]
+        saved = [] if model is None else self.named(model)
         return paddle_trace.trace(sink, model, saved, self.hooked, inputs, gradients)
 
     def drawing(self, tape: Tape, model: Any = None) -> AbstractContextManager[None]:

@@ -21,7 +21,8 @@ from paddle import _C_ops, _legacy_C_ops
 
 from align.record.identities import Memory
 from align.record.observer import Sink
-from align.record.tracer import Hooked, Named, Tracer, resting_collector, tensors_in
+from align.record.tracer import Hooked, Tracer, resting_collector, tensors_in
+from align.sides import Named
 
 Tensor = paddle.Tensor
 

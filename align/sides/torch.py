@@ -17,8 +17,9 @@ from align.record.observer import Sink
 from align.record.origins import Writes
 from align.record.places import noting_constructors
 from align.record.randomness import Tape
-from align.record.tracer import Named, Tracer
+from align.record.tracer import Tracer
 from align.sides import (
+    Named,
     Spec,
     Switch,
     overridden,
@@ -158,6 +159,10 @@ class TorchSide:
         """Every parameter and every buffer, saved or not."""
         return [*model.parameters(), *model.buffers()]
 
+    def named(self, model: torch.nn.Module) -> list[Named]:
+        """Every tensor that is saved; the layout is the reference's."""
+        return [Named(kind, name, tensor) for name, kind, tensor, _ in self._named(model)]
+
     def memory(self, tensor: torch.Tensor) -> tuple[int, int]:
         """Address and number of bytes of the values; (0, 0) where they do not lie in one piece."""
         if tensor.layout != torch.strided:
@@ -223,8 +228,7 @@ class TorchSide:
         `model` gives names to parameters and modules. `inputs` (nested tensors) are what the block works on, beside
         what an outermost module is called with. With `gradients`, backward must run inside the block, too.
         """
-        named = () if model is None else self._named(model)
-        saved = [Named(kind, name, tensor) for name, kind, tensor, _ in named]
+        saved = [] if model is None else self.named(model)
         return torch_trace.trace(sink, model, saved, self.hooked, inputs, gradients)
 
     def drawing(self, tape: Tape, model: Any = None) -> AbstractContextManager[None]:

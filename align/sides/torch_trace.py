@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from align.record.identities import Memory
 from align.record.observer import Sink
-from align.record.tracer import Hooked, Named, Tracer, resting_collector, tensors_in
+from align.record.tracer import Hooked, Tracer, resting_collector, tensors_in
+from align.sides import Named
 
 Tensor = torch.Tensor
 

@@ -91,6 +91,7 @@ def updates(context: Context) -> None:
     paths: dict[str, list[np.ndarray]] = {"param": [], "ema": []}  # after each update
     parts: list[float] = []  # what the criterion gave, micro-batch by micro-batch
     numbers: list[int] = []  # of the iterations, as they are told
+    rates: list[float] = []  # likewise
     criterion = classification(context)
 
     def measured(*arguments: Any) -> Any:
@@ -101,6 +102,7 @@ def updates(context: Context) -> None:
     def on_iteration(number: int, told: Mapping[str, float]) -> None:
         numbers.append(number)
         losses.append(told["loss"])
+        rates.append(told["lr"])
         for what, of in (("param", model), ("ema", ema.module)):
             paths[what].append(np.concatenate([sketch(name, array) for name, (_, array) in side.state(of).items()]))
 
@@ -142,6 +144,7 @@ def updates(context: Context) -> None:
         context.emit(f"loop/{name}", np.int64(count), "statistic")
     context.emit("loop/iterations", np.array(numbers, np.int64), "statistic")
     context.emit("loop/loss", np.array(losses), "curve")
+    context.emit("loop/lr", np.array(rates), "curve")
     context.emit("loop/micro_loss", np.array(parts), "curve")
     for what, path in paths.items():
         context.emit(f"loop/path/{what}", np.array(path), "curve")
