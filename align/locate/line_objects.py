@@ -76,10 +76,10 @@ class Objects(Pair):
             value = events[number].print
             if value is None or value.size != 1 or not value.integer:
                 continue
-            if self.port.role(number)[1] == "Attribute":
-                number = self.port.computed_before(number, COMPUTED)
-            if number is not None and self.port.role(number)[1] in COMPUTED and self.port.is_own(number):
-                found.add(number)
+            told = self.port.role(number)[1] == "Attribute"
+            made = self.port.computed_before(number, COMPUTED) if told else number
+            if made is not None and self.port.role(made)[1] in COMPUTED and self.port.is_own(made):
+                found.add(made)
         return found
 
     def _has_function(self, number: int) -> bool:

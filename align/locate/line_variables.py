@@ -1,20 +1,20 @@
-"""Names that both sides share: variables of like functions that hold other values, loops that end early."""
+"""Names that both sides share: variables that hold other values, and values that are not made, or dropped."""
 
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 
+from align.locate.line_objects import Objects
 from align.locate.line_pair import OTHER, Blame, code_of, nearest_node
 from align.locate.line_rows import Rows
 from align.locate.line_side import Side
 from align.locate.recognise import same, weak
 from align.record.line_trace import Bound, LineTrace
-from align.record.source import OWN, in_place_of
+from align.record.source import OWN
 
 Bindings = dict[tuple[str, str, str], list[tuple[int, Bound]]]
 
 
-class Variables(Rows):
+class Variables(Rows, Objects):
     """Tells what the values alone cannot: they are the reference's, but not in this place."""
 
     def __init__(self, port: LineTrace, reference: LineTrace) -> None:
@@ -216,59 +216,6 @@ class Variables(Rows):
         here = nearest_node(self.port, node.function, code_of(node.file, node.line, node.end_line))
         return None if here is None else Blame(0, there, why, node=here)
 
-    def stopped_short(self, here: int, there: int | None) -> Blame | None:
-        """The head of a loop, if the blamed event reads what the reference's loop had in an earlier round."""
-        if there is None:
-            return None
-        port, reference = self.port.trace, self.reference.trace
-        read = [reference.events[n] for n in reference.events[there].inputs]
-        for number in port.events[here].inputs:
-            mine = port.events[number]
-            if mine.print is None or any(same(mine.print, event.print) for event in read):
-                continue
-            for event in read:
-                earlier = [e for e in reference.events if e.node == event.node and same(e.print, mine.print)]
-                loops = self._unequal_loops(mine.node, event.node) if earlier and event is not earlier[-1] else None
-                if loops:
-                    return Blame(here, there, "follows from a loop that went round another number of times", loops)
-        return None
-
-    def yielded_otherwise(self, here: int) -> Blame | None:
-        """Where a generator of the side's own hands out less than the reference's of that name, by one `yield` less."""
-        there = self.nearest(here)
-        port, reference = self.port.trace, self.reference.trace
-        node = port.nodes[port.events[here].node]
-        loops = (
-            () if there is None else zip(node.loops, reference.nodes[reference.events[there].node].loops, strict=False)
-        )
-        for mine, other in loops:
-            if port.rounds.get(str(mine)) == reference.rounds.get(str(other)):
-                continue
-            for name in (port.nodes[child].text for child in port.nodes[mine].children):
-                given, expected = (_yields(trace, name) for trace in (port, reference))
-                lacking = [n for n, times in expected.items() if times not in given.values()]
-                if given and len(expected) > len(given) and lacking:
-                    return self._in_its_place(next(iter(given)), lacking[0])
-        return None
-
-    def _in_its_place(self, mine: int, other: int) -> Blame | None:
-        """The port's statement that stands where the reference's does, in functions of which these are nodes."""
-        port, there = self.port.trace, self.reference.trace.nodes[other]
-        row = in_place_of(port.nodes[mine].file, port.nodes[mine].line, there.file, there.line)
-        if row is None:
-            return None
-        port.nodes.append(replace(port.nodes[mine], line=row[0], end_line=row[1], op="Statement", children=()))
-        return Blame(0, None, "stands where the reference hands out more", node=len(port.nodes) - 1)
-
-    def _unequal_loops(self, ours: int, theirs: int) -> tuple[int, int | None] | None:
-        port, reference = self.port.trace, self.reference.trace
-        there = reference.nodes[theirs].loops
-        known = {count for loop in there for count in reference.rounds.get(str(loop), ())}
-        for depth, loop in enumerate(port.nodes[ours].loops):
-            if set(port.rounds.get(str(loop), ())) - known:
-                return (loop, there[depth]) if depth < len(there) else None
-        return None
-
 
 def _namesake(key: tuple[str, str, str], theirs: Bindings) -> list[tuple[int, Bound]]:
     """The variable of the same file and function; or of a method of that name of a class of that name, anywhere."""
@@ -277,12 +224,6 @@ def _namesake(key: tuple[str, str, str], theirs: Bindings) -> list[tuple[int, Bo
         return theirs.get(key, [])
     found = [bound for (_, other, others_name), bound in theirs.items() if (other, others_name) == (function, name)]
     return found[0] if len(found) == 1 else []
-
-
-def _yields(trace: LineTrace, function: str) -> dict[int, int]:
-    """The `yield` nodes of a function that were run, with how often."""
-    nodes = ((int(number), times) for number, times in trace.left.items())
-    return {n: times for n, times in nodes if trace.nodes[n].op == "Yield" and trace.nodes[n].function == function}
 
 
 def parts(row: str) -> list[str]:

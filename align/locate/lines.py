@@ -12,7 +12,7 @@ from typing import Any
 from align.locate.acts import MADE, acted_otherwise, first_difference
 from align.locate.divergence import Divergence, Where
 from align.locate.line_decisions import Decisions
-from align.locate.line_objects import Objects
+from align.locate.line_loops import Loops
 from align.locate.line_pair import MISPLACED, NEW, Blame, code_of
 from align.locate.line_side import FEW
 from align.locate.line_variables import Variables, parts
@@ -37,7 +37,7 @@ Found = dict[tuple[str, int], tuple[str, Blame]]  # by file and line: the first 
 RECENT = 64  # events before an exception in which its reason is looked for
 
 
-class Search(Variables, Decisions, Objects):
+class Search(Variables, Decisions, Loops):
     """Whom to blame, in both sides' traces of one step."""
 
     def blame(self, row: str) -> Blame | None:
@@ -97,6 +97,9 @@ class Search(Variables, Decisions, Objects):
         if here is None or not self.port.is_own(here) or self.is_given(here):
             return None
         return Blame(here, self.twin_or_nearest(here), NEW)
+
+    def only_loads(self, blame: Blame) -> bool:
+        return blame.node is None and self.is_given(blame.port)
 
     def unexplained(self, found: Found) -> Found:
         """Without those whose blamed value was made by an expression that is blamed for another row."""
@@ -256,8 +259,8 @@ def line_divergences(
     late = first_difference(port, reference)
     acted = acted_otherwise(step, port, reference)
     if acted and late:  # all that follows differs
-        made = search.handed_in(port.acts[late[0]].print) if late[1] == "value" else None
-        return [acted if made is None else search.divergence(step, "the batch", made, 1)]
+        batch = search.handed_in(port.acts[late[0]].print) if late[1] == "value" else None
+        return [acted if batch is None else search.divergence(step, "the batch", batch, 1)]
     if late and late[1] == "value" and (blame := search.blame(port.acts[late[0]].row)):
         return [search.divergence(step, MADE[port.acts[late[0]].kind], blame, 1)]
     found: Found = {}
@@ -270,13 +273,13 @@ def line_divergences(
     for row in [*whom, *search.wrong]:
         if rows is not None and row not in rows:
             continue
-        blame = whom.get(row, search.blame)(row)
-        if blame is None:
+        blamed = whom.get(row, search.blame)(row)
+        if blamed is None:
             continue
-        node = port.nodes[search.node(blame)]
+        node = port.nodes[search.node(blamed)]
         counts[node.file, node.line] += 1
-        found.setdefault((node.file, node.line), (row, blame))
-    made = {key: (row, b) for key, (row, b) in found.items() if b.node is not None or not search.is_given(b.port)}
+        found.setdefault((node.file, node.line), (row, blamed))
+    made = {key: entry for key, entry in found.items() if not search.only_loads(entry[1])}
     found = search.unexplained(made or found)
     answers = [search.divergence(step, row, blame, counts[key]) for key, (row, blame) in found.items()]
     if port.raised:

@@ -82,7 +82,7 @@ def _beside_the_operation(
         row = statement_like(port.file, port.line, reference.code)
     else:
         told = _told_otherwise(port, reference, values["paddle"])
-        row = told and assigned(port.file, port.line, told)
+        row = assigned(port.file, port.line, told) if told else None
     return Where(port.file, *row) if row else None
 
 
