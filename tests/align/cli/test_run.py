@@ -109,7 +109,9 @@ def test_one_wrong_epsilon_is_misaligned(align, root, tmp_path):
     assert max(kept) < 30
 
 
-@pytest.mark.parametrize(("side", "other"), [("torch", "paddle"), ("paddle", "torch")])
+@pytest.mark.parametrize(
+    ("side", "other"), [("paddle", "torch"), pytest.param("torch", "paddle", marks=pytest.mark.slow)]
+)
 def test_a_side_that_imports_the_other_framework_is_refused(align, root, tmp_path, side, other):
     """The clean runs above show that neither does; this, that it would be seen."""
     folder = copied(root, tmp_path / "tree")
@@ -175,7 +177,7 @@ def test_no_gpu(align, tmp_path, side):
     assert "Traceback" not in result.stderr
 
 
-QUICK_HALVES = {("data", "bfloat16"), ("forward", "float16"), ("bp_align", "bfloat16")}
+QUICK_HALVES = {("forward", "float16"), ("bp_align", "bfloat16")}
 HALVES = [
     pytest.param(step, dtype, marks=[] if (step, dtype) in QUICK_HALVES else pytest.mark.slow)
     for step in ("data", "forward", "loss", "bp_align", "optim", "train_align")
@@ -195,7 +197,8 @@ class TestHalfPrecision:
         assert "Traceback" not in result.stderr + result.stdout
         assert not (tmp_path / "out/verdict.json").exists()
 
-    @pytest.mark.parametrize("dtype", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    @pytest.mark.slow
     def test_weights_and_their_distributions_are_compared_as_files_hold_them(self, align, tmp_path, dtype):
         result = align("run", "weights", "init", "--case", "pit_probe", "--dtype", dtype, "--out", tmp_path / "out")
         assert result.returncode == 0, result.stdout + result.stderr

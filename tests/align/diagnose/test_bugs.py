@@ -12,7 +12,7 @@ from align.pipeline import Options
 BUGS = {mutant.id: mutant for mutant in read_catalogue(Path(__file__).parent / "bugs.yaml")}
 
 # The others are run with --slow: each starts a paddle process.
-QUICK = {"one-norm-epsilon", "attention-scale-attribute", "attention-residual-missing", "unknown-activation"}
+QUICK = {"one-norm-epsilon", "attention-residual-missing"}
 
 
 @pytest.fixture(scope="module")

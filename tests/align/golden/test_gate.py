@@ -114,7 +114,10 @@ def test_a_bug_is_caught_and_placed(gate, committed, schema, changed):
     ("file", "find", "replace", "step", "row"),
     [
         ("paddle_impl/pit.py", "epsilon=1e-6", "epsilon=1.01e-6", "forward", "norm1"),
-        ("paddle_impl/data.py", 'interpolation="bicubic"', 'interpolation="bilinear"', "data", "resized"),
+        pytest.param(
+            *("paddle_impl/data.py", 'interpolation="bicubic"', 'interpolation="bilinear"', "data", "resized"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_small_bugs_are_caught(gate, committed, schema, changed, file, find, replace, step, row):

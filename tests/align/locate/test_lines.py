@@ -16,19 +16,13 @@ BUGS = {bug["id"]: bug for bug in yaml.safe_load((Path(__file__).parent / "line_
 # The others are run with --slow: each starts a paddle process, and a step of images is traced on both sides.
 QUICK = {
     "square-not-transposed",
-    "half-precision-on-the-way",
-    "one-more-of-the-top",
     "last-batch-dropped",
     "one-sample-too-many",
     "temperature-not-squared",
     "ignored-labels-counted",
-    "half-of-the-smoothing",
-    "heads-swapped",
     "one-term-detached",
-    "sum-detached",
     "gradients-kept",
-    "files-of-another-suffix",
-    "ragged-batch-kept",
+    "second-beta-is-the-first",
 }
 LOSSES = ("cross_entropy", "soft_target_cross_entropy", "label_smoothing", "distillation_soft", "distillation_hard")
 GRADIENTS = [f"{loss}/grad" for loss in LOSSES]

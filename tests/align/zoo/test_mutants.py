@@ -11,7 +11,7 @@ from align.zoo import runner
 from align.zoo.changes import changed, source
 
 BUGS = {bug.id: bug for bug in read_catalogue(Path(__file__).with_name("bugs.yaml"))}
-FAST = ("mobilenet-residual-dropped",)  # each is a run of both sides
+pytestmark = pytest.mark.slow  # each is a run of both sides
 PAIRS = {
     "mobilenet": (
         "torchvision.models:mobilenet_v2(width_mult=0.25, num_classes=10)",
@@ -32,24 +32,20 @@ def case_of(name: str, called: str) -> Case:
 
 
 @pytest.fixture(scope="module")
-def outcomes(request, tmp_path_factory):
+def outcomes(tmp_path_factory):
     """By name, the outcomes of the bugs that are asked for and of the models without one, on one pair of processes."""
     folder = tmp_path_factory.mktemp("zoo")
-    slow = request.config.getoption("--slow")
-    wanted = [bug for bug in BUGS.values() if slow or bug.id in FAST]
-    cases = [case_of(name, name) for name in dict.fromkeys(bug.case for bug in wanted)]
-    cases += [changed(case_of(bug.case, bug.id), [bug], folder / "changed") for bug in wanted]
+    cases = [case_of(name, name) for name in PAIRS]
+    cases += [changed(case_of(bug.case, bug.id), [bug], folder / "changed") for bug in BUGS.values()]
     return {outcome.name: outcome for outcome in runner.run(cases, folder, lambda *_: None).outcomes}
 
 
-@pytest.mark.parametrize(
-    "name", ["mobilenet", *(pytest.param(n, marks=pytest.mark.slow) for n in PAIRS if n[0] != "m")]
-)
+@pytest.mark.parametrize("name", PAIRS)
 def test_without_a_bug_the_models_are_aligned(outcomes, name):
     assert outcomes[name].verdict == "aligned", outcomes[name]
 
 
-@pytest.mark.parametrize("bug", [b if b in FAST else pytest.param(b, marks=pytest.mark.slow) for b in BUGS])
+@pytest.mark.parametrize("bug", BUGS)
 def test_a_bug_is_seen_and_its_line_is_blamed(outcomes, bug):
     outcome, mutant = outcomes[bug], BUGS[bug]
     assert outcome.verdict == "misaligned", outcome
