@@ -1,6 +1,7 @@
 """Truth values that decide about each of many things, such as which parameters decay, in both sides' traces."""
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 from align.locate.line_pair import NEW, Blame, Pair
@@ -19,6 +20,7 @@ Told = tuple[str, str, bool, int]
 class Decisions(Pair):
     """Compares what was decided name by name, where no value of a line is wrong: the choice is hidden in an object."""
 
+    @cached_property
     def decided_otherwise(self) -> Blame | None:
         """The first expression of the port that some decision of the reference equals but for the names of wrong rows.
 
@@ -56,7 +58,7 @@ class Decisions(Pair):
         decides too says nothing.
         """
         node = self.port.trace.events[maker].node
-        made = {n: name for n, name in self._rows_made().items() if self.port.trace.events[n].node == node}
+        made = {n: name for n, name in self._rows_made.items() if self.port.trace.events[n].node == node}
         bad = set(self.wrong)
         if len(made) < FEWEST:
             return None
@@ -71,6 +73,7 @@ class Decisions(Pair):
                 return Blame(number, None, DECIDES)
         return None
 
+    @cached_property
     def _rows_made(self) -> dict[int, str]:
         """By the side's own event that made it last: a row."""
         found: dict[int, str] = {}

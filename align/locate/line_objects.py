@@ -1,6 +1,7 @@
 """What an object of a framework was told: an optimizer's constants, a schedule's counts."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from align.locate.line_pair import Blame, Pair
@@ -19,14 +20,14 @@ class Objects(Pair):
         `row` may be one that the port lacks. Numbers that the one side spells out, and the other leaves at their
         default, say nothing: one must be lacking, and another one be there instead, or the row be gone.
         """
-        ours, theirs = self.port.constructors(), self.reference.constructors()
+        ours, theirs = self.port.constructors, self.reference.constructors
         there = [n for n in theirs if n < self.reference.emissions[row].after]
         if not there or len(ours) != len(theirs):
             return None
         mine, other = ours[len(there) - 1], there[-1]
-        given, expected = list(self._given_to(self.port, mine)), list(self._given_to(self.reference, other))
+        given, expected = self._numbers_of(self.port, mine), self._numbers_of(self.reference, other)
         told, wanted = ([value for value, _ in entries] for entries in (given, expected))
-        lacking = [value for value in wanted if value and value not in told and value not in self._told_to_own()]
+        lacking = [value for value in wanted if value and value not in told and value not in self._told_to_own]
         if not lacking:
             return None
         for value, holder in given:
@@ -36,6 +37,16 @@ class Objects(Pair):
             return None
         return Blame(mine, other, f"is not given {lacking[0]:.6g} as in the reference")
 
+    def _numbers_of(self, side: Side, number: int) -> list[tuple[float, int]]:
+        if (side, number) not in self._numbers:
+            self._numbers[side, number] = list(self._given_to(side, number))
+        return self._numbers[side, number]
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[Side, int], list[tuple[float, int]]]:
+        return {}
+
+    @cached_property
     def _told_to_own(self) -> set[float]:
         """The numbers that constructors of the port's own classes were given: their objects may hold them."""
         bound = (b for b in self.port.trace.bindings if b.function.endswith(".__init__"))
@@ -82,10 +93,14 @@ class Objects(Pair):
                 found.add(made)
         return found
 
+    @cached_property
+    def _functions(self) -> set[tuple[str, str]]:
+        return {(Path(node.file).name, node.function) for node in self.reference.trace.nodes}
+
     def _has_function(self, number: int) -> bool:
         node = self.port.trace.nodes[self.port.trace.events[number].node]
         key = Path(node.file).name, node.function
-        return any((Path(other.file).name, other.function) == key for other in self.reference.trace.nodes)
+        return key in self._functions
 
 
 def _number(side: Side, number: int) -> float | None:

@@ -33,6 +33,7 @@ class Pair:
     def __init__(self, port: LineTrace, reference: LineTrace) -> None:
         self.port, self.reference = Side(port, reference), Side(reference, port)
         self._nearest: dict[tuple[str, str], int | None] = {}
+        self._port_nearest: dict[tuple[str, str], int | None] = {}
         self.wrong = [
             name
             for name, emission in self.port.emissions.items()
@@ -66,6 +67,12 @@ class Pair:
         if (function, code) not in self._nearest:
             self._nearest[function, code] = nearest_line(self.reference, function, code)
         return self._nearest[function, code]
+
+    def nearest_own(self, function: str, code: str) -> int | None:
+        """Likewise the port's node."""
+        if (function, code) not in self._port_nearest:
+            self._port_nearest[function, code] = nearest_node(self.port, function, code)
+        return self._port_nearest[function, code]
 
     def differ(self, mine: int, other: int) -> bool:
         first, second = self.port.trace.events[mine].print, self.reference.trace.events[other].print
@@ -120,11 +127,15 @@ def nearest_line(side: Side, function: str, code: str) -> int | None:
 def nearest_node(side: Side, function: str, code: str, nodes: Collection[int] | None = None) -> int | None:
     """Likewise of these nodes, or of all, whether they had an event of their own or only handed something on."""
     best: tuple[float, int] = (0.0, -1)
+    alike: dict[tuple[str, int, int], float] = {}
     for number in range(len(side.trace.nodes)) if nodes is None else nodes:
         node = side.trace.nodes[number]
         if node.file in side.trace.own:
-            text = code_of(node.file, node.line, node.end_line)
-            likeness = difflib.SequenceMatcher(None, code, text).ratio() + (node.function == function)
-            if likeness >= best[0]:  # of one line, the expression that holds the others
-                best = likeness, number
+            at, bonus = (node.file, node.line, node.end_line), node.function == function
+            if at not in alike:
+                matcher = difflib.SequenceMatcher(None, code, code_of(*at))
+                hopeless = matcher.real_quick_ratio() + bonus < best[0] or matcher.quick_ratio() + bonus < best[0]
+                alike[at] = -1.0 if hopeless else matcher.ratio()
+            if alike[at] + bonus >= best[0]:  # of one line, the expression that holds the others
+                best = alike[at] + bonus, number
     return best[1] if best[0] > ALIKE else None

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
 
 from align.locate.recognise import Prints, matched, same, weak
 from align.record.line_trace import Emission, Event, LineTrace
@@ -19,8 +21,6 @@ class Side:
         self._own = set(trace.own)
         self.matched = matched(trace, self.theirs)
         self._innocent = self._innocents()
-        self._constructors: list[int] | None = None
-        self._unused: list[int] | None = None
         self._index()
 
     def upstream(self, number: int) -> list[int]:
@@ -106,23 +106,40 @@ class Side:
         """(container, member) of every container that has this key."""
         return self._by_key.get(key, [])
 
+    @cached_property
+    def flags(self) -> dict[tuple[str, str], list[int]]:
+        """The truth values of every function, by the name of its file and its own, in order."""
+        names = [(Path(node.file).name, node.function) for node in self.trace.nodes]
+        found: dict[tuple[str, str], list[int]] = {}
+        for number, event in enumerate(self.trace.events):
+            if event.kind == "flag":
+                found.setdefault(names[event.node], []).append(number)
+        return found
+
     def holders(self, number: int) -> set[int]:
         """The containers that have this event among their members."""
-        return {n for n, event in enumerate(self.trace.events) if any(member == number for _, member in event.members)}
+        return self._held_by.get(number, set())
 
+    @cached_property
+    def _held_by(self) -> dict[int, set[int]]:
+        found: dict[int, set[int]] = {}
+        for number, event in enumerate(self.trace.events):
+            for _, member in event.members:
+                found.setdefault(member, set()).add(number)
+        return found
+
+    @cached_property
     def constructors(self) -> list[int]:
         """The calls that made the objects whose methods wrote into parameters, in order."""
-        if self._constructors is None:
-            found = set()
-            for event in self.trace.events:
-                if event.again and any(self.role(n)[1] == "Write" for n in event.inputs[1:]):
-                    number = event.inputs[0]
-                    while self.trace.events[number].again:
-                        number = self.trace.events[number].inputs[0]
-                    if self.role(number)[1] == "Call":
-                        found.add(number)
-            self._constructors = sorted(number for number in found if self.is_own(number))
-        return self._constructors
+        found = set()
+        for event in self.trace.events:
+            if event.again and any(self.role(n)[1] == "Write" for n in event.inputs[1:]):
+                number = event.inputs[0]
+                while self.trace.events[number].again:
+                    number = self.trace.events[number].inputs[0]
+                if self.role(number)[1] == "Call":
+                    found.add(number)
+        return sorted(number for number in found if self.is_own(number))
 
     def computed_before(self, number: int, kinds: Collection[str]) -> int | None:
         """The last of the side's own events of these kinds, before this one, that made the same plain number."""
@@ -131,15 +148,15 @@ class Side:
         own = (n for n in numbers if n < number and self.role(n)[1] in kinds and self.is_own(n))
         return next((n for n in own if same(self.trace.events[n].print, value)), None)
 
+    @cached_property
     def unused(self) -> list[int]:
-        """The calls of the side's own code whose numbers nothing took."""
-        if self._unused is None:
-            taken = {n for event in self.trace.events for n in (*event.inputs, *(m for _, m in event.members))}
-            taken |= {bound.event for bound in self.trace.bindings}
-            taken |= {emission.event for emission in self.trace.emissions if emission.event is not None}
-            kept = (n for n, event in enumerate(self.trace.events) if event.kind == "number" and n not in taken)
-            self._unused = [n for n in kept if self.role(n)[1] == "Call" and self.is_own(n)]
-        return self._unused
+        """The calls of the side's own code whose numbers nothing took, plain ones aside."""
+        events = self.trace.events
+        taken = {n for event in events for n in (*event.inputs, *(m for _, m in event.members))}
+        taken |= {bound.event for bound in self.trace.bindings}
+        taken |= {emission.event for emission in self.trace.emissions if emission.event is not None}
+        kept = (n for n, event in enumerate(events) if event.kind == "number" and n not in taken and not weak(event))
+        return [n for n in kept if self.role(n)[1] == "Call" and self.is_own(n)]
 
     def of_size(self, size: int) -> list[int]:
         """The events of as many elements."""

@@ -1,13 +1,14 @@
 """Names that both sides share: variables that hold other values, and values that are not made, or dropped."""
 
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 
 from align.locate.line_objects import Objects
-from align.locate.line_pair import OTHER, Blame, code_of, nearest_node
+from align.locate.line_pair import OTHER, Blame, code_of
 from align.locate.line_rows import Rows
 from align.locate.line_side import Side
-from align.locate.recognise import same, weak
+from align.locate.recognise import same
 from align.record.line_trace import Bound, LineTrace
 from align.record.source import OWN
 
@@ -57,14 +58,19 @@ class Variables(Rows, Objects):
         """A value that the reference makes a wrong row of, and that the port makes and does nothing with."""
         if expected is None:
             return None
-        wanted = [self.reference.trace.events[n] for n in sorted(self.reference.slice(expected))]
-        wanted = [event for event in wanted if event.kind == "number" and not weak(event)]
-        for number in self.port.unused():
+        unused = self.port.unused
+        if not unused:
+            return None
+        sizes = {event.print and event.print.size for event in (self.port.trace.events[n] for n in unused)}
+        wanted = [self.reference.trace.events[n].print for n in self.reference.slice(expected)]
+        wanted = [found for found in set(wanted) if found and found.size in sizes]
+        for number in unused:
             mine = self.port.trace.events[number]
-            if not weak(mine) and any(same(mine.print, event.print) for event in wanted):
+            if any(same(mine.print, found) for found in wanted):
                 return Blame(number, None, "makes a value that is dropped, and that the reference goes on with")
         return None
 
+    @cached_property
     def handed_nothing(self) -> Blame | None:
         """The call of a function that hands it None for an argument that is a number in the reference."""
         for bound, others in self._pairs.values():
@@ -145,7 +151,7 @@ class Variables(Rows, Objects):
 
         Or the last that both have, if the reference goes on with something else in the same condition.
         """
-        ours, theirs = (self._flags_in(side, function) for side in (self.port, self.reference))
+        ours, theirs = (side.flags.get(function, []) for side in (self.port, self.reference))
         before: Blame | None = None
         for mine, other in zip(ours, theirs, strict=False):
             if self.port.role(mine)[1:] != self.reference.role(other)[1:]:
@@ -173,11 +179,6 @@ class Variables(Rows, Objects):
             return None
         more = self.port.times[ours.events[here].node] > self.reference.times[theirs.events[nearest].node]
         return self.branched((Path(node.file).name, node.function)) if more else None
-
-    def _flags_in(self, side: Side, key: tuple[str, str]) -> list[int]:
-        nodes = side.trace.nodes
-        inside = {n for n, node in enumerate(nodes) if (Path(node.file).name, node.function) == key}
-        return [n for n, event in enumerate(side.trace.events) if event.kind == "flag" and event.node in inside]
 
     def left_undone(self, made: int, expected: int | None) -> Blame | None:
         """Of a value that the reference has too, and makes the right one of: the line most like the one that does."""
@@ -213,7 +214,7 @@ class Variables(Rows, Objects):
     def _most_like(self, there: int, why: str = "is the nearest to the line that makes this row there") -> Blame | None:
         """The port's line that reads most like one of the reference, in a function of the same name."""
         node = self.reference.trace.nodes[self.reference.trace.events[there].node]
-        here = nearest_node(self.port, node.function, code_of(node.file, node.line, node.end_line))
+        here = self.nearest_own(node.function, code_of(node.file, node.line, node.end_line))
         return None if here is None else Blame(0, there, why, node=here)
 
 

@@ -71,7 +71,7 @@ class Search(Variables, Decisions, Loops):
         told = self.constructed_otherwise(row) or self.not_done_to(maker, expected) or self.counted_otherwise(here)
         if told is not None:
             return told
-        if self.port.role(here)[1] == "Write" and (told := self.decided_otherwise() or self.handed_nothing()):
+        if self.port.role(here)[1] == "Write" and (told := self.decided_otherwise or self.handed_nothing):
             return told
         twin = expected if here == maker and self.alike(here, expected) else self.twin(here)
         inside = self._in_own_code(here, maker)
