@@ -4,6 +4,7 @@ import difflib
 import linecache
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from align.locate.line_side import Side
 from align.locate.recognise import reordered, same
@@ -83,7 +84,7 @@ class Pair:
         while other is not None and not self.port.is_own(mine) and not self.reference.is_own(other):
             ours, theirs = self.port.trace.events[mine], self.reference.trace.events[other]
             one, same_one = self.port.trace.nodes[ours.node], self.reference.trace.nodes[theirs.node]
-            if (one.file, one.line, one.op) != (same_one.file, same_one.line, same_one.op):
+            if (Path(one.file).name, one.line, one.op) != (Path(same_one.file).name, same_one.line, same_one.op):
                 break
             parts = [([m for _, m in event.members] or event.inputs) for event in (ours, theirs)]
             if len(parts[0]) != len(parts[1]):

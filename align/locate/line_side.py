@@ -5,7 +5,7 @@ from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 
-from align.locate.recognise import Prints, matched, same, weak
+from align.locate.recognise import Prints, matched, reordered, same, weak
 from align.record.line_trace import Emission, Event, LineTrace
 
 PARTS = ("Subscript", "For", "Write")  # these take something out of a whole, or write one of many
@@ -91,8 +91,10 @@ class Side:
         event = self.trace.events[number]
         if self.is_own(number) or event.print is None or weak(event):
             return number
-        made = (n for n in reversed(self._by_size[event.print.size]) if n < number and self.is_own(n))
-        return next((n for n in made if same(self.trace.events[n].print, event.print)), number)
+        made = [n for n in reversed(self._by_size[event.print.size]) if n < number and self.is_own(n)]
+        alike = (n for n in made if same(self.trace.events[n].print, event.print))
+        turned = (n for n in made if (found := self.trace.events[n].print) and reordered(found, event.print))
+        return next(alike, next(turned, number))
 
     def origin(self, number: int) -> int:
         """The event that made the value which this one only hands on, as another type, say."""

@@ -106,10 +106,13 @@ class Search(Variables, Decisions, Loops):
         events = self.port.trace.events
         nodes = {key: self.node(blame) for key, (_, blame) in found.items()}
         ways = {key: {events[n].node for n in self.port.slice(blame.port)} for key, (_, blame) in found.items()}
+        told = [
+            key for key, (_, blame) in found.items() if events[blame.port].kind == "number"
+        ]  # not from what came what
         explained = {
             key
             for key in found
-            for other in found
+            for other in told
             if other != key and nodes[other] in ways[key] and nodes[key] not in ways[other]
         }
         return {key: entry for key, entry in found.items() if key not in explained}

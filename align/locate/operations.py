@@ -81,22 +81,26 @@ def _beside_the_operation(
     if reference is not None and _goes_on_from(reference, port, values):
         row = statement_like(port.file, port.line, reference.code)
     else:
-        told = _told_otherwise(port, reference, values["paddle"])
+        told = _told_otherwise(port, reference, values)
         row = assigned(port.file, port.line, told) if told else None
     return Where(port.file, *row) if row else None
 
 
-def _told_otherwise(port: Operation, reference: Operation | None, ours: Values) -> str | None:
+def _told_otherwise(port: Operation, reference: Operation | None, values: Mapping[str, Values]) -> str | None:
     """The variable that holds the argument in which an operation differs from its counterpart.
 
-    Of one that reads no tensor, and has no counterpart, that is its shape.
+    Of one that reads no tensor, and has no counterpart, that is a shape that no value of the reference has.
     """
+    made, known = (
+        {n: value.shape for n, value in enumerate(values[side].trace.values)} for side in ("paddle", "torch")
+    )
+    shapes = [list(made[number]) for number in port.outputs if made[number] not in known.values()]
     for key, name in port.variables.items():
         value = port.attributes[key]
         if reference is not None and reference.name == port.name:
             if key in reference.attributes and value != reference.attributes[key]:
                 return name
-        elif not port.inputs and any(list(ours.trace.values[n].shape) == value for n in port.outputs):
+        elif not port.inputs and value in shapes:
             return name
     return None
 
