@@ -89,18 +89,17 @@ def _beside_the_operation(
 def _told_otherwise(port: Operation, reference: Operation | None, values: Mapping[str, Values]) -> str | None:
     """The variable that holds the argument in which an operation differs from its counterpart.
 
-    Of one that reads no tensor, and has no counterpart, that is a shape that no value of the reference has.
+    Of one that reads no tensor, and has no counterpart, that is a number or shape that none of the reference's has.
     """
-    made, known = (
-        {n: value.shape for n, value in enumerate(values[side].trace.values)} for side in ("paddle", "torch")
-    )
-    shapes = [list(made[number]) for number in port.outputs if made[number] not in known.values()]
+    trace = values["torch"].trace
+    known = [told for operation in trace.operations for told in operation.attributes.values()]
+    known += [list(value.shape) for value in trace.values]
     for key, name in port.variables.items():
         value = port.attributes[key]
         if reference is not None and reference.name == port.name:
             if key in reference.attributes and value != reference.attributes[key]:
                 return name
-        elif not port.inputs and value in shapes:
+        elif not port.inputs and value not in known:
             return name
     return None
 

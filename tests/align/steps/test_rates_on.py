@@ -194,6 +194,20 @@ def test_a_wrong_rate_is_blamed_where_it_is_made(judge, right, wrong):
     assert found.cause["id"] in ("drop-prob", "dropout-rate")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("keep_prob = 1 - self.drop_prob", "keep_prob = 1 - self.drop_prob / 2"),
+        ("shape = [x.shape[0]] + [1] * (x.ndim - 1)", "shape = [x.shape[0], x.shape[1]] + [1] * (x.ndim - 2)"),
+    ],
+)
+def test_a_variable_that_tells_an_operation_something_wrong_is_blamed(judge, right, wrong):
+    found = judge("told", MODEL, right, wrong, place=True)[0]
+    assert (found.step, found.module) == ("train_align", "transformers.1.blocks.0.drop_path1")
+    assert found.port.code == wrong
+
+
 def test_a_draw_that_has_no_answer_stops_the_run(judge):
     drawing = "paddle.clip(paddle.poisson(paddle.full(shape, keep_prob, x.dtype)), 0, 1)"
     with pytest.raises(UsageError, match=r"poisson draws random numbers in transformers\.1\.blocks\.0\.drop_path1"):
