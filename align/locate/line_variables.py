@@ -185,6 +185,8 @@ class Variables(Rows, Objects):
         value = self.port.trace.events[made].print
         if expected is None or value is None or not self.port.matched[made] or not self.reference.is_own(expected):
             return None
+        if self.alike(made, expected):
+            return None  # it does the same to something else
         events = self.reference.trace.events
         near = [n for n in self.reference.slice(expected) if self._on_one_line(n, expected)]
         read = {number for n in near for number in (n, *events[n].inputs)} - {expected}
@@ -197,12 +199,11 @@ class Variables(Rows, Objects):
 
         That is the line most like the reference's, which made the right one.
         """
-        while (
-            other is not None
-            and self.port.role(mine) == self.reference.role(other)
-            and self.port.role(mine)[1] == "Write"
-        ):
-            pairs = zip(self.port.trace.events[mine].inputs, self.reference.trace.events[other].inputs, strict=False)
+        while other is not None and self.alike(mine, other) and self.port.role(mine)[1] == "Write":
+            read, expected = self.port.trace.events[mine].inputs, self.reference.trace.events[other].inputs
+            if len(read) != len(expected):
+                return None  # which is which cannot be told
+            pairs = zip(read, expected, strict=True)
             wrong = next(((a, b) for a, b in pairs if self.differ(a, b)), None)
             if wrong is None or not self.port.matched[wrong[0]]:
                 return None

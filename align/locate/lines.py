@@ -16,7 +16,7 @@ from align.locate.line_loops import Loops
 from align.locate.line_pair import MISPLACED, NEW, Blame, code_of
 from align.locate.line_side import FEW
 from align.locate.line_variables import Variables, parts
-from align.locate.recognise import same
+from align.locate.recognise import same, weak
 from align.record.fingerprint import Fingerprint
 from align.record.instrument import Node
 from align.record.line_trace import LineTrace
@@ -64,6 +64,7 @@ class Search(Variables, Decisions, Loops):
             return None
         if self.port.matched[here] and (told := self.told_apart(self._made_last(row, maker))):
             return told
+        way = self._way(here, maker)
         here = self._computed(self.port.origin(here))
         earlier = self._given(here, row)
         if earlier is not None:
@@ -77,7 +78,6 @@ class Search(Variables, Decisions, Loops):
         inside = self._in_own_code(here, maker)
         if not self.port.is_own(inside):
             return None  # the harness alone made this
-        way = self._way(here, maker)
         return (
             self.stopped_short(here, twin)
             or self.yielded_otherwise(inside)
@@ -126,7 +126,8 @@ class Search(Variables, Decisions, Loops):
 
     def _stored(self, row: str, maker: int) -> int | None:
         """Where another of the reference's values was put into a container, by a name that the row has."""
-        names = parts(row) if self.port.matched[maker] else []
+        known = self.port.matched[maker] and not weak(self.port.trace.events[maker])
+        names = parts(row) if known else []
         held = (c for name in names for c, member in self.port.containers(name) if member == maker)
         return next((c for c in held if self.port.is_own(c)), None)
 
