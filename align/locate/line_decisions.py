@@ -9,7 +9,7 @@ from align.locate.line_side import Side
 
 DECIDES = "decides otherwise than the reference, for the wrong rows and no others"
 OF_THE_SAME = "decides otherwise than the reference, about the same thing"
-FEWEST = 4  # rows that can be told apart
+FEWEST = 4  # rows, wrong ones and right ones, that can be told apart
 GATHERS = ("ListComp", "SetComp", "DictComp", "GeneratorExp")
 
 # A variable's name and value, as far as it can be told; a kind of expression, its text, its truth value, its event.
@@ -60,11 +60,9 @@ class Decisions(Pair):
         node = self.port.trace.events[maker].node
         made = {n: name for n, name in self._rows_made.items() if self.port.trace.events[n].node == node}
         bad = set(self.wrong)
-        if len(made) < FEWEST:
-            return None
         seen = self._seen_before(made)
         wrong, right = ([told for name, told in seen.items() if (name in bad) is bool_] for bool_ in (True, False))
-        if not wrong or not right:
+        if len(wrong) < FEWEST or len(right) < FEWEST:
             return None
         for node, (value, number) in wrong[0].items():
             apart = all(told.get(node, (None,))[0] is value for told in wrong)

@@ -23,10 +23,11 @@ class Variables(Rows, Objects):
         ours, theirs = self._bindings(self.port), self._bindings(self.reference)
         self._pairs = {key: (bound, others) for key, bound in ours.items() if (others := _namesake(key, theirs))}
 
-    def bound_otherwise(self, way: Collection[int]) -> Blame | None:
+    def bound_otherwise(self, way: Collection[int], held: Collection[int] = ()) -> Blame | None:
         """The first variable, in functions that both sides have, that holds another of the reference's values.
 
-        Only of the events on the way, and only where the value itself could not tell.
+        Only of the events on the way, and only where the value itself could not tell; or of those containers (`held`)
+        that hold nothing but such values.
         """
         events, nodes = self.port.trace.events, self.port.trace.nodes
         best: tuple[int, Blame] | None = None
@@ -34,7 +35,8 @@ class Variables(Rows, Objects):
             if len(bound) != len(others) and not (self.port.trace.raised and len(bound) < len(others)):
                 continue
             for (order, mine), (_, other) in zip(bound, others, strict=False):
-                if mine.event not in way or not self._is_known(mine.event) or (best and order > best[0]):
+                known = mine.event in way and self.port.matched[mine.event]
+                if not (known or (mine.event in held and self._holds_known(mine.event))) or (best and order > best[0]):
                     continue
                 # The harness's, or from elsewhere.
                 given = nodes[events[mine.event].node].op == "Name" or not self.port.is_own(mine.event)
@@ -44,10 +46,8 @@ class Variables(Rows, Objects):
                     best = order, Blame(*inner, OTHER, node=mine.node if given else None)
         return best and best[1]
 
-    def _is_known(self, number: int) -> bool:
-        """Whether a value is one of the reference's, or holds only such."""
-        members = [member for _, member in self.port.trace.events[number].members]
-        return self.port.matched[number] or (bool(members) and all(self.port.matched[member] for member in members))
+    def _holds_known(self, number: int) -> bool:
+        return all(self.port.matched[member] for _, member in self.port.trace.events[number].members)
 
     def _left_at_default(self, mine: Bound, other: Bound) -> bool:
         """Whether an argument has the value that it has where a call gives none, and the reference's call gives one."""

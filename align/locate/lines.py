@@ -55,7 +55,7 @@ class Search(Variables, Decisions, Loops):
         there = None if expected is None else self.reference.first_divergent(expected, wrong=True)
         if self.port.matched[maker] and carried:
             return Blame(carried[0][0], there, MISPLACED)
-        if (stored := self._stored(row, maker)) is not None:
+        if (stored := self._stored(row, maker, expected)) is not None:
             return Blame(stored, there, MISPLACED)
         if (lacking := self.left_undone(maker, expected)) is not None:
             return lacking
@@ -64,7 +64,8 @@ class Search(Variables, Decisions, Loops):
             return None
         if self.port.matched[here] and (told := self.told_apart(self._made_last(row, maker))):
             return told
-        way = self._way(here, maker)
+        way = self.port.slice(here)
+        held = self.port.holders(maker) if self.port.matched[maker] else set()  # only its place can be wrong
         here = self._computed(self.port.origin(here))
         earlier = self._given(here, row)
         if earlier is not None:
@@ -83,7 +84,7 @@ class Search(Variables, Decisions, Loops):
             or self.yielded_otherwise(inside)
             or self.chosen_otherwise(here)
             or self.run_otherwise(here)
-            or self.bound_otherwise(way)
+            or self.bound_otherwise(way, held)
             or self.configured_otherwise(way)
             or self.dropped(expected)
             or Blame(inside, there if twin is None else twin, NEW)
@@ -124,17 +125,18 @@ class Search(Variables, Decisions, Loops):
         before = self.port.computed_before(number, OPERATIONS) if told else None
         return number if before is None else before
 
-    def _stored(self, row: str, maker: int) -> int | None:
-        """Where another of the reference's values was put into a container, by a name that the row has."""
-        known = self.port.matched[maker] and not weak(self.port.trace.events[maker])
-        names = parts(row) if known else []
-        held = (c for name in names for c, member in self.port.containers(name) if member == maker)
-        return next((c for c in held if self.port.is_own(c)), None)
-
-    def _way(self, here: int, maker: int) -> set[int]:
-        """What the blamed event derives from; and what holds the value, if only its place can be wrong."""
-        way = self.port.slice(here)
-        return way | self.port.holders(maker) if self.port.matched[maker] else way
+    def _stored(self, row: str, maker: int, expected: int | None) -> int | None:
+        """Where the reference's value, in a container under a name that the row has, was replaced by another of its."""
+        if expected is None or not self.port.matched[maker] or weak(self.port.trace.events[maker]):
+            return None
+        right, events = self.reference.trace.events[expected].print, self.port.trace.events
+        for name in parts(row):
+            held = self.port.containers(name)
+            before = [c for c, member in held if same(events[member].print, right)]
+            after = (c for c, member in held if member == maker and before and c > before[0])
+            if (stored := next((c for c in after if self.port.is_own(c)), None)) is not None:
+                return stored
+        return None
 
     def _made_last(self, row: str, maker: int) -> int:
         event = self.port.emissions[row].event
