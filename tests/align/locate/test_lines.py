@@ -22,7 +22,6 @@ QUICK = {
     "ignored-labels-counted",
     "one-term-detached",
     "gradients-kept",
-    "second-beta-is-the-first",
 }
 LOSSES = ("cross_entropy", "soft_target_cross_entropy", "label_smoothing", "distillation_soft", "distillation_hard")
 GRADIENTS = [f"{loss}/grad" for loss in LOSSES]
