@@ -195,14 +195,8 @@ def test_a_wrong_rate_is_blamed_where_it_is_made(judge, right, wrong):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
-        ("keep_prob = 1 - self.drop_prob", "keep_prob = 1 - self.drop_prob / 2"),
-        ("shape = [x.shape[0]] + [1] * (x.ndim - 1)", "shape = [x.shape[0], x.shape[1]] + [1] * (x.ndim - 2)"),
-    ],
-)
-def test_a_variable_that_tells_an_operation_something_wrong_is_blamed(judge, right, wrong):
+def test_a_variable_that_tells_an_operation_a_wrong_shape_is_blamed(judge):
+    right, wrong = "shape = [x.shape[0]] + [1] * (x.ndim - 1)", "shape = [x.shape[0], x.shape[1]] + [1] * (x.ndim - 2)"
     found = judge("told", MODEL, right, wrong, place=True)[0]
     assert (found.step, found.module) == ("train_align", "transformers.1.blocks.0.drop_path1")
     assert found.port.code == wrong
