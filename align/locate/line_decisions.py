@@ -61,7 +61,8 @@ class Decisions(Pair):
         made = {n: name for n, name in self._rows_made.items() if self.port.trace.events[n].node == node}
         bad = set(self.wrong)
         seen = self._seen_before(made)
-        wrong, right = ([told for name, told in seen.items() if (name in bad) is bool_] for bool_ in (True, False))
+        wrong = [told for name, told in seen.items() if name in bad]
+        right = [told for name, told in seen.items() if name not in bad]
         if len(wrong) < FEWEST or len(right) < FEWEST:
             return None
         for node, (value, number) in wrong[0].items():

@@ -56,10 +56,8 @@ class Variables(Rows, Objects):
 
     def dropped(self, expected: int | None) -> Blame | None:
         """A value that the reference makes a wrong row of, and that the port makes and does nothing with."""
-        if expected is None:
-            return None
         unused = self.port.unused
-        if not unused:
+        if expected is None or not unused:
             return None
         sizes = {event.print and event.print.size for event in (self.port.trace.events[n] for n in unused)}
         wanted = [self.reference.trace.events[n].print for n in self.reference.slice(expected)]

@@ -107,9 +107,8 @@ class Search(Variables, Decisions, Loops):
         events = self.port.trace.events
         nodes = {key: self.node(blame) for key, (_, blame) in found.items()}
         ways = {key: {events[n].node for n in self.port.slice(blame.port)} for key, (_, blame) in found.items()}
-        told = [
-            key for key, (_, blame) in found.items() if events[blame.port].kind == "number"
-        ]  # not from what came what
+        # An object says nothing of what in it is wrong.
+        told = [key for key, (_, blame) in found.items() if events[blame.port].kind == "number"]
         explained = {
             key
             for key in found
