@@ -7,6 +7,7 @@ import numpy as np
 ROUNDS = 16  # Gauss-Newton steps at most
 TRIALS = (1.0, 0.2, 5.0)  # times the expected number: where a search starts
 SETTLED = 1e-14  # relative change that ends one
+HOPELESS = 1e-4  # so near to where it ends, a search that will fit has less than that missing
 
 
 def solved(formula: Callable[[float], np.ndarray], wanted: np.ndarray, expected: float) -> float | None:
@@ -36,6 +37,8 @@ def _from(formula: Callable[[float], np.ndarray], wanted: np.ndarray, start: flo
         best = min(best, (error, at))
         move = float(np.clip(slope @ missing / steepness, -2.0, 2.0))
         at += move
+        if abs(move) <= HOPELESS and float(np.linalg.norm(missing - slope * move)) > HOPELESS * scale:
+            return None
         if abs(move) <= SETTLED * max(1.0, abs(at)):
             break
     return float(np.exp(best[1])) if best[0] < 1e-9 else None

@@ -5,7 +5,7 @@ Adam: Kingma and Ba, arXiv 1412.6980, algorithm 1. Decoupled decay: Loshchilov a
 `torch.nn.utils.clip_grad_norm_`, which adds 1e-6 to the norm.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,65 +49,105 @@ class Rule:
 
 
 def run(
-    rule: Rule, parameters: Arrays, gradients: Sequence[Arrays], recorded: Collection[int]
+    rule: Rule,
+    parameters: Arrays,
+    gradients: Sequence[Arrays],
+    recorded: Collection[int],
+    squares: Sequence[Mapping[str, float]] = (),
 ) -> dict[str, np.ndarray]:
     """What is left after the updates in `recorded` (from 1): `<parameter>/<slot>/<update>`, float64.
 
     Update u uses gradients[u % len(gradients)], float64, as the step does. Gradients of further parameters only count
-    in the norm.
+    in the norm. `squares`: of the gradients, see `squares_of`, where they are known already.
     """
-    held = {name: array.astype(np.float64) for name, array in parameters.items()}
-    slots: dict[str, dict[str, np.ndarray]] = {name: {} for name in held}
-    counts = dict.fromkeys(held, 0)
+    last, count = max(recorded), len(gradients)
+    used = {update % count for update in range(1, last + 1)}
+    squares = squares or [squares_of(some) for some in gradients]
+    given = {number: _given(rule, parameters, gradients[number], squares[number]) for number in used}
+    # Parameters of the same treatment are one long vector.
+    groups: dict[tuple[bool, ...], list[str]] = {}
+    for name in parameters:
+        treatment = (name in rule.decayed, name in rule.factored, *(name in some for some, _ in given.values()))
+        groups.setdefault(treatment, []).append(name)
+    joined = [
+        {number: _joined(some, names) for number, (some, _) in given.items() if names[0] in some}
+        for names in groups.values()
+    ]
+    held = [_joined(parameters, names) for names in groups.values()]
+    slots: list[dict[str, np.ndarray]] = [{} for _ in groups]
+    counts = [0] * len(groups)
     found: dict[str, np.ndarray] = {}
-    for update in range(1, max(recorded) + 1):
-        given, norm = _clipped(rule, gradients[update % len(gradients)])
-        if rule.unused:
-            given = {name: given.get(name, np.zeros_like(array)) for name, array in held.items()}
+    for update in range(1, last + 1):
+        number = update % count
         rate = rule.rates[update - 1] if len(rule.rates) else rule.lr
         decay_rate = rule.decay_rates[update - 1] if len(rule.decay_rates) else rate
-        for name in given.keys() & held.keys():
-            gradient = given[name]
-            counts[name] += 1
-            factor = rule.factor if name in rule.factored else 1.0
-            held[name] = _updated(
-                rule, name, held[name], gradient, slots[name], counts[name], factor * rate, factor * decay_rate
-            )
+        for at, names in enumerate(groups.values()):
+            gradient = joined[at].get(number)
+            if gradient is not None:
+                counts[at] += 1
+                factor = rule.factor if names[0] in rule.factored else 1.0
+                rates = factor * rate, factor * decay_rate
+                held[at] = _updated(rule, names[0] in rule.decayed, held[at], gradient, slots[at], counts[at], *rates)
         if update in recorded:
-            for name, array in held.items():
-                found[f"{name}/param/{update}"] = array
-                found |= {f"{name}/{slot}/{update}": value for slot, value in slots[name].items()}
+            for at, names in enumerate(groups.values()):
+                for slot, values in {"param": held[at], **slots[at]}.items():
+                    found |= {f"{name}/{slot}/{update}": part for name, part in _parted(values, parameters, names)}
+            norm = given[number][1]
             if norm is not None:
                 found[f"grad_norm/{update}"] = np.array(norm)
     return found
 
 
-def _clipped(rule: Rule, given: Arrays) -> tuple[dict[str, np.ndarray], float | None]:
-    """The gradients after clipping, and the norm of all before it."""
-    if rule.max_norm is None:
-        return dict(given), None
-    whole = _norm(given.values())
-    if rule.clip == "value":
-        return {name: np.clip(g, -rule.max_norm, rule.max_norm) for name, g in given.items()}, whole
-    groups: dict[object, list[str]] = {}
-    for name in given:
-        key = {"global": None, "group": name in rule.decayed, "parameter": name}[rule.clip]
-        groups.setdefault(key, []).append(name)
-    answer = dict(given)
-    for names in groups.values():
-        factor = min(1.0, rule.max_norm / (_norm(given[name] for name in names) + rule.added))
-        answer |= {name: given[name] * factor for name in names}
-    return answer, whole
-
-
-def _norm(arrays: Iterable[np.ndarray]) -> float:
+def squares_of(gradients: Arrays) -> dict[str, float]:
+    """By parameter, the sum of the squares of its gradient."""
     # Not by BLAS: its threads wait for one another where other processes keep the cores busy.
-    return float(np.sqrt(sum(float(np.square(array).sum()) for array in arrays)))
+    return {name: float(np.square(array).sum()) for name, array in gradients.items()}
+
+
+def _given(
+    rule: Rule, parameters: Arrays, gradients: Arrays, squares: Mapping[str, float]
+) -> tuple[dict[str, np.ndarray], float | None]:
+    """The parameters' gradients of one update after clipping, and the norm of all before it."""
+    given = {name: gradients[name] for name in parameters if name in gradients}
+    if rule.unused:
+        given = {name: given.get(name, np.zeros(array.shape)) for name, array in parameters.items()}
+    if rule.max_norm is None:
+        return given, None
+    norm = _norm(squares.values())
+    if rule.clip == "value":
+        return {name: np.clip(g, -rule.max_norm, rule.max_norm) for name, g in given.items()}, norm
+    groups: dict[object, list[float]] = {}
+    for name, square in squares.items():
+        groups.setdefault(_group(rule, name), []).append(square)
+    factors = {key: min(1.0, rule.max_norm / (_norm(sums) + rule.added)) for key, sums in groups.items()}
+    return {name: g * factors.get(_group(rule, name), 1.0) for name, g in given.items()}, norm
+
+
+def _group(rule: Rule, name: str) -> object:
+    """What of the gradients is clipped together."""
+    return {"global": None, "group": name in rule.decayed, "parameter": name}[rule.clip]
+
+
+def _norm(squares: Iterable[float]) -> float:
+    return float(np.sqrt(sum(squares)))
+
+
+def _joined(arrays: Arrays, names: Iterable[str]) -> np.ndarray:
+    return np.concatenate([arrays[name].reshape(-1) for name in names], dtype=np.float64)
+
+
+def _parted(values: np.ndarray, parameters: Arrays, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """The parts of a long vector, each in its parameter's shape."""
+    begin = 0
+    for name in names:
+        size = parameters[name].size
+        yield name, values[begin : begin + size].reshape(parameters[name].shape)
+        begin += size
 
 
 def _updated(
     rule: Rule,
-    name: str,
+    decayed: bool,
     value: np.ndarray,
     gradient: np.ndarray,
     slots: dict[str, np.ndarray],
@@ -115,8 +155,8 @@ def _updated(
     rate: float,
     decay_rate: float,
 ) -> np.ndarray:
-    """One parameter after one update; its slots are replaced."""
-    decay = rule.weight_decay if name in rule.decayed else 0.0
+    """Parameters of one treatment after one update; their slots are replaced."""
+    decay = rule.weight_decay if decayed else 0.0
     if rule.decay == "coupled":
         gradient = gradient + decay * value
     elif rule.decay == "unscaled":

@@ -58,6 +58,15 @@ class Decisions(Pair):
         decides too says nothing.
         """
         node = self.port.trace.events[maker].node
+        if node not in self._apart:
+            self._apart[node] = self._told_apart(node)
+        return self._apart[node]
+
+    @cached_property
+    def _apart(self) -> dict[int, Blame | None]:
+        return {}
+
+    def _told_apart(self, node: int) -> Blame | None:
         made = {n: name for n, name in self._rows_made.items() if self.port.trace.events[n].node == node}
         bad = set(self.wrong)
         seen = self._seen_before(made)
@@ -65,9 +74,9 @@ class Decisions(Pair):
         right = [told for name, told in seen.items() if name not in bad]
         if len(wrong) < FEWEST or len(right) < FEWEST:
             return None
-        for node, (value, number) in wrong[0].items():
-            apart = all(told.get(node, (None,))[0] is value for told in wrong)
-            apart = apart and all(node in told and told[node][0] is not value for told in right)
+        for flag, (value, number) in wrong[0].items():
+            apart = all(told.get(flag, (None,))[0] is value for told in wrong)
+            apart = apart and all(flag in told and told[flag][0] is not value for told in right)
             if apart and not self.reference.of_role(self.port.role(number)):
                 return Blame(number, None, DECIDES)
         return None

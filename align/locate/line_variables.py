@@ -9,6 +9,7 @@ from align.locate.line_pair import OTHER, Blame, code_of
 from align.locate.line_rows import Rows
 from align.locate.line_side import Side
 from align.locate.recognise import same
+from align.record.fingerprint import Fingerprint
 from align.record.line_trace import Bound, LineTrace
 from align.record.source import OWN
 
@@ -56,17 +57,25 @@ class Variables(Rows, Objects):
 
     def dropped(self, expected: int | None) -> Blame | None:
         """A value that the reference makes a wrong row of, and that the port makes and does nothing with."""
-        unused = self.port.unused
-        if expected is None or not unused:
+        if expected is None or not self.port.unused:
             return None
-        sizes = {event.print and event.print.size for event in (self.port.trace.events[n] for n in unused)}
-        wanted = [self.reference.trace.events[n].print for n in self.reference.slice(expected)]
-        wanted = [found for found in set(wanted) if found and found.size in sizes]
-        for number in unused:
-            mine = self.port.trace.events[number]
-            if any(same(mine.print, found) for found in wanted):
-                return Blame(number, None, "makes a value that is dropped, and that the reference goes on with")
-        return None
+        wanted = {self.reference.trace.events[n].print for n in self.reference.slice(expected)}
+        places = [place for found in wanted if found and (place := self._unused_as(found)) is not None]
+        if not places:
+            return None
+        why = "makes a value that is dropped, and that the reference goes on with"
+        return Blame(self.port.unused[min(places)], None, why)
+
+    def _unused_as(self, wanted: Fingerprint) -> int | None:
+        """Which of the values that the port drops is the first that is this one."""
+        if wanted not in self._dropped_as:
+            prints = (self.port.trace.events[n].print for n in self.port.unused)
+            self._dropped_as[wanted] = next((n for n, mine in enumerate(prints) if same(mine, wanted)), None)
+        return self._dropped_as[wanted]
+
+    @cached_property
+    def _dropped_as(self) -> dict[Fingerprint, int | None]:
+        return {}
 
     @cached_property
     def handed_nothing(self) -> Blame | None:

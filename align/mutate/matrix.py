@@ -96,7 +96,7 @@ def tried(
     """
     with ExitStack() as stack:
         runners = [stack.enter_context(Runner(options, folder, tree)) for _ in range(min(jobs, len(mutants)))]
-        runners[0].imports()  # the reference, and the clean port, before the workers need them at the same time
+        runners[0].reached()  # the reference, and the clean port, before the workers need them at the same time
         free: queue.SimpleQueue[Runner] = queue.SimpleQueue()
         for runner in runners:
             free.put(runner)

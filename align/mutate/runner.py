@@ -20,6 +20,7 @@ from align.errors import AlignError
 from align.mutate.attempt import Attempt, as_runs, nothing
 from align.mutate.outcome import Outcome, classic_fails, meets, worst_rows
 from align.mutate.patch import Mutant, Patched, patch
+from align.mutate.reached import changed_functions, touches
 from align.mutate.remembered import Remembered
 from align.pipeline import Options, Recorder, launch
 from align.record.manifest import Recording, remove, write_json
@@ -37,7 +38,7 @@ class Runner:
         self._reference: Options | None = None
         self._remembered: Remembered | None = None
         self._process: SideProcess | None = None
-        self._imports: Mapping[str, list[str]] | None = None
+        self._reached: Mapping[str, Mapping[str, list[str] | None]] | None = None
         self._stack = ExitStack()
         self._own = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="align-runner-")))
 
@@ -86,7 +87,7 @@ class Runner:
         return replace(outcome, seconds=round(time.perf_counter() - began, 2))
 
     def _outcome(self, mutant: Mutant, patched: Patched, folder: Path) -> Outcome:
-        touched = self._touched(mutant)
+        touched = self._touched(mutant, patched)
         if not touched:
             raise AlignError(f"mutant {mutant.id}: no step of {self._options.case.name} imports {mutant.file}")
         options, port = self._port(folder, touched, patched.root), self._port_process()
@@ -125,40 +126,50 @@ class Runner:
             self._process.request("environment")
         return self._process
 
-    def _touched(self, mutant: Mutant) -> tuple[str, ...]:
-        """The steps that import the changed file: what is not imported cannot be touched by it."""
-        return tuple(step for step in self._options.steps if mutant.module in self.imports()[step])
+    def _touched(self, mutant: Mutant, patched: Patched) -> tuple[str, ...]:
+        """The steps that enter what was changed, or, if none does, those that import the file.
 
-    def imports(self) -> Mapping[str, list[str]]:
-        """By step, the port's modules that a process imports that records this step alone; measured once, and kept.
-
-        Raises AlignError if the port without a bug is not aligned: nothing could then be learnt from mutants.
+        What is not imported, or never entered, cannot be touched.
         """
-        if self._imports is None:
-            digest = code_digest(self._tree / self._options.case.package("paddle"))
-            path = self.reference().out / f"imports-{digest}.json"
-            if not path.is_file():
-                write_json(path, self._imported())
-            told = json.loads(path.read_text())
-            self._imports = told["steps"]
-            self._port_process().request("preload", modules=told["preload"])
-        return self._imports
+        importing = [step for step in self._options.steps if mutant.module in self.reached()[step]]
+        changed = changed_functions((self._tree / mutant.file).read_text(), patched.file.read_text())
+        entering = [step for step in importing if touches(changed, self.reached()[step][mutant.module])]
+        return tuple(entering or importing)
 
-    def _imported(self) -> dict[str, Any]:
-        """`steps`: the port's modules, by step. `preload`: what else is imported, which a mutant can find there."""
+    def reached(self) -> Mapping[str, Mapping[str, list[str] | None]]:
+        """By step and by module of the port that a process imports that records this step alone, what it enters of it.
+
+        None is all. Measured once, and kept. Raises AlignError if the port without a bug is not aligned: nothing could
+        then be learnt from mutants.
+        """
+        if self._reached is None:
+            digest = code_digest(self._tree / self._options.case.package("paddle"))
+            path = self.reference().out / f"reached-{digest}.json"
+            if not path.is_file():
+                write_json(path, self._measured())
+            told = json.loads(path.read_text())
+            self._reached = told["steps"]
+            self._port_process().request("preload", modules=told["preload"])
+        return self._reached
+
+    def _measured(self) -> dict[str, Any]:
+        """`steps`: see `reached`. `preload`: what else is imported, which a mutant can find there."""
         port, package = self._port_process(), self._options.case.package("paddle")
-        steps: dict[str, list[str]] = {}
+        steps: dict[str, dict[str, list[str] | None]] = {}
         others: set[str] = set()
         for step in self._options.steps:
             with tempfile.TemporaryDirectory(prefix="align-clean-") as folder, port.copied((self._tree,)):
+                port.request("follow")
                 options = self._port(Path(folder), (step,), self._tree)
                 judged = Attempt(options, {"torch": self._torch(), "paddle": port}).judge()
-                others.update(port.request("modules")["modules"])
+                told = port.request("reached", package=package)
             if not judged.verdict:
                 rows = "; ".join(f"{row.name}: {row.reason}" for row in judged.verdict.rows if row.bad)
-                told = f"{judged.verdict.verdict} without any mutant: {rows[:300]}"
-                raise AlignError(f"{self._options.case.name}, {step}: {told}")
-            steps[step] = sorted(judged.port.manifest.code)
+                seen = f"{judged.verdict.verdict} without any mutant: {rows[:300]}"
+                raise AlignError(f"{self._options.case.name}, {step}: {seen}")
+            others.update(told["modules"])
+            entered = told["entered"]
+            steps[step] = {name: (entered or {}).get(name) for name in sorted(judged.port.manifest.code)}
         mine = (*steps.values(),)
         preload = sorted(n for n in others if n.partition(".")[0] != package and n not in chain.from_iterable(mine))
         return {"steps": steps, "preload": preload}

@@ -7,7 +7,7 @@ which have none, by the variables they were bound to.
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import CodeType, FrameType
 from typing import Any
 from zlib import crc32
@@ -23,6 +23,7 @@ from align.record.objects import (
     attributes,
     function_name,
     is_method,
+    is_plain,
     items_of,
     key_of,
     of_names,
@@ -36,7 +37,7 @@ SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), sl
 # These choose a value that is there already; the choice itself is what they make.
 CHOICES = ("IfExp", "BoolOp")
 Layout = Callable[[np.ndarray], np.ndarray]
-RECEIVER, WHEN, WROTE = "receiver", "when", "wrote"
+RECEIVER, WHEN, WROTE, CALLEE = "receiver", "when", "wrote", "callee"
 
 
 @dataclass
@@ -44,9 +45,10 @@ class _Watched:
     """A parameter: its state when it was looked at last, and the event that made its gradient."""
 
     tensor: Any
-    state: tuple[int | None, int | None]  # checksums of it and of its gradient
     layout: Layout | None = None
+    state: tuple[int | None, int | None] = (None, None)  # checksums of it and of its gradient
     gradient: int | None = None
+    seen: dict[str, tuple[tuple[int, int], np.ndarray]] = field(default_factory=dict)  # of both, their memory
 
 
 class Recorder:
@@ -68,6 +70,7 @@ class Recorder:
         self._globals: dict[tuple[str, str], tuple[Any, int]] = {}
         self._defaults: dict[tuple[str, str, int], list[tuple[str, Any, int]]] = {}
         self._watched: dict[int, _Watched] = {}
+        self._parts: dict[int, list[_Watched]] = {}  # by a loaded module, what of these is its own
         self._given: set[int] = set()
         self._call_nodes: dict[tuple[str, str], list[int]] = {}  # by file and name of what is called
         self._indexed = 0  # nodes among these
@@ -151,8 +154,12 @@ class Recorder:
         self._calls += 1
         event = self._event(node, value, own)
         at = self.trace.nodes[node]
-        if at.op == "Call" and at.file not in self._harness and (value is None or self._is_of_given(event)):
-            written = self._look_at_parameters(node, event)
+        if callable(value):
+            own[CALLEE, node] = value
+        callee = own.pop((CALLEE, at.children[0]), None) if at.op == "Call" and at.children else None
+        writes = at.op == "Call" and at.file not in self._harness and not is_plain(callee)
+        if writes and (value is None or self._is_of_given(event)):
+            written = self._look_at_parameters(node, event, callee)
             receiver = own.pop((WROTE, node), None) if written else None
             if receiver is not None:  # an optimizer's state follows from what it has just read
                 self._change(node, receiver, [receiver, *written])
@@ -308,8 +315,11 @@ class Recorder:
         inputs = [] if event is None else events[event].inputs
         return any(n in self._given or not self._given.isdisjoint(events[n].inputs) for n in inputs)
 
-    def _look_at_parameters(self, node: int, event: int | None) -> list[int]:
-        """What no expression shows: a backward pass writes gradients, an optimizer parameters; they return nothing."""
+    def _look_at_parameters(self, node: int, event: int | None, callee: Any) -> list[int]:
+        """What no expression shows: a backward pass writes gradients, an optimizer parameters; they return nothing.
+
+        A module that is called writes into its own ones.
+        """
         made: list[int] = []
         inputs = [] if event is None else self.trace.events[event].inputs
         nodes = self.trace.nodes
@@ -317,8 +327,8 @@ class Recorder:
             nodes.append(replace(nodes[node], op="Write", children=(), binds=None))
             self._writing[node] = len(nodes) - 1
         node = self._writing[node]
-        for watched in self._watched.values():
-            before, now = watched.state, self._state_of(watched.tensor)
+        for watched in self._parts.get(id(callee), self._watched.values()):
+            before, now = watched.state, self._state_of(watched)
             if before == now:
                 continue
             watched.state = now
@@ -339,12 +349,24 @@ class Recorder:
             self.trace.events[number].print = of_array(layout(self._side.to_numpy(tensor)))
         return number
 
-    def _state_of(self, tensor: Any) -> tuple[int | None, int | None]:
+    def _state_of(self, watched: _Watched) -> tuple[int | None, int | None]:
         """Changes whenever a parameter or its gradient does: not all that writes to them counts what it writes."""
-        gradient = getattr(tensor, "grad", None)
-        parts = (tensor, gradient)
-        own, other = (None if part is None else crc32(self._side.to_numpy(part).tobytes()) for part in parts)
-        return own, other
+        gradient = getattr(watched.tensor, "grad", None)
+        return self._checksum(watched, "tensor", watched.tensor), self._checksum(watched, "gradient", gradient)
+
+    def _checksum(self, watched: _Watched, name: str, tensor: Any) -> int | None:
+        if tensor is None:
+            watched.seen.pop(name, None)
+            return None
+        memory = self._side.memory(tensor)
+        if name not in watched.seen or watched.seen[name][0] != memory:
+            # An array on a tensor's memory keeps that from being given to another.
+            view = self._side.view(tensor) if memory[1] else None
+            if view is None or not view.flags.c_contiguous:
+                watched.seen.pop(name, None)
+                return crc32(self._side.to_numpy(tensor).tobytes())
+            watched.seen[name] = memory, view
+        return crc32(watched.seen[name][1].data)
 
     def given(self, tensors: Iterable[Any], modules: Iterable[Any], layouts: Mapping[int, Layout | None]) -> None:
         """The harness has written into these: what they held before, and how they were built, is of no matter now.
@@ -352,7 +374,7 @@ class Recorder:
         They are right, whatever layout the framework keeps them in. `layouts`, by a tensor's id, give the one in which
         what is written into it later is judged.
         """
-        tensors = list(tensors)
+        tensors, modules = list(tensors), list(modules)
         for tensor in tensors:
             known = self._known.get(id(tensor))
             if known is not None and known[0] is tensor:
@@ -365,7 +387,10 @@ class Recorder:
         for thing in (*modules, *tensors):
             self._remember(thing, len(self.trace.events) - 1)
         for tensor in tensors:
-            self._watched[id(tensor)] = _Watched(tensor, self._state_of(tensor), layouts.get(id(tensor)))
+            watched = self._watched[id(tensor)] = _Watched(tensor, layouts.get(id(tensor)))
+            watched.state = self._state_of(watched)
+        for module in modules:
+            self._parts[id(module)] = [self._watched[id(tensor)] for tensor in self._side.tensors(module)]
 
     def _tell_of(self, file: str, function: str, name: str, event: int, node: int | None) -> None:
         self.trace.bindings.append(Bound(file, function, name, event, node, len(self.trace.events)))

@@ -10,6 +10,8 @@ import numpy as np
 from align.record.fingerprint import LARGE, Fingerprint, of_array
 
 MEMBERS = 4096  # of one container that are looked at
+CONTAINERS = (list, dict, set, tuple, str)
+QUESTIONS = (isinstance, issubclass, hasattr, callable, len, id, type, range, zip, enumerate, float, int, str)
 CODE = (ModuleType, FunctionType, BuiltinFunctionType, type, type(super))
 
 
@@ -63,6 +65,12 @@ def is_method(value: Any) -> bool:
     if isinstance(value, BuiltinFunctionType):
         return value.__self__ is not None and not isinstance(value.__self__, ModuleType)
     return isinstance(value, MethodType) or type(value).__name__ == "method-wrapper"
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a call of this writes into no tensor: Python's own questions, and methods of its containers."""
+    owner = getattr(value, "__self__", None)
+    return type(owner) in CONTAINERS or any(value is asked for asked in QUESTIONS)
 
 
 def items_of(value: Any) -> list[Any]:

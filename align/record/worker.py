@@ -31,6 +31,7 @@ from align.record.builders import HINT, resolve
 from align.record.context import Context
 from align.record.copies import FORK, LEAVE, serve_copy
 from align.record.failures import Raised, dependent, failure, in_one_line, kernel_missing, log_trace, missing
+from align.record.followed import Followed
 from align.record.noise import NoiseMeter
 from align.record.observer import Sink
 from align.record.origins import origins
@@ -65,6 +66,7 @@ class Worker:
     def __init__(self, side: Side, send: Callable[[Mapping[str, Any]], None]) -> None:
         self.side, self._send = side, send
         self._runs: dict[str, Run] = {}
+        self._followed: Followed | None = None
 
     def environment(self) -> dict[str, Any]:
         """Versions, devices and switches of this side, as `align doctor` and the manifest show them."""
@@ -77,9 +79,15 @@ class Worker:
             "switches": [{**asdict(switch), "state": switch.state} for switch in self.side.switches()],
         }
 
-    def modules(self) -> dict[str, Any]:
-        """The names of all modules that are imported by now."""
-        return {"modules": sorted(sys.modules)}
+    def follow(self) -> dict[str, Any]:
+        """From now on, keep which functions this process enters."""
+        self._followed = Followed()
+        return {}
+
+    def reached(self, package: str) -> dict[str, Any]:
+        """Of a followed process: `modules`, all that it has imported, and `entered`, see `Followed`."""
+        assert self._followed
+        return {"entered": self._followed.entered(package), "modules": sorted(sys.modules)}
 
     def preload(self, modules: list[str]) -> dict[str, Any]:
         """Import modules ahead of their use; what cannot be imported is left to whoever needs it."""

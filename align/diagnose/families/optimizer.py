@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from align.diagnose.evidence import Evidence
 from align.diagnose.fitting import short, solved
 from align.diagnose.numbers import told
 from align.diagnose.rows import Recorded, RowEvidence
-from align.diagnose.updates import Rule, run
+from align.diagnose.updates import Rule, run, squares_of
 from align.locate.modules import LIMIT, own_error
 from align.steps.optim import BETAS, Scenario, gradients, roles, scenarios, shapes_of
 
@@ -47,7 +48,12 @@ class Run:
 
     def made(self, rule: Rule, last: int | None = None) -> dict[str, np.ndarray]:
         recorded = [u for u in self.recorded if last is None or u <= last]
-        return run(rule, self.parameters, self.gradients, recorded)
+        return run(rule, self.parameters, self.gradients, recorded, self.squares)
+
+    @cached_property
+    def squares(self) -> list[dict[str, float]]:
+        """Of every set of gradients."""
+        return [squares_of(given) for given in self.gradients]
 
     def begins(self, rule: Rule) -> bool:
         """Whether a rule makes what the port has after the first recorded update: quick, before all are made."""
