@@ -31,7 +31,7 @@ class Worst:
 class Outcome:
     """One mutant's run. `error`: the copy could not be made or run; then there is no verdict.
 
-    `touched`: the steps that import the changed file, all others cannot be touched by it. `ran`: those that were run,
+    `touched`: the steps that enter what was changed, all others cannot be touched by it. `ran`: those that were run,
     in the order of dependence, until one was red. `line`: whether the blamed place, or the constructor call that made
     its module, meets the replaced text; None without a divergence. `classic`: whether reprod_log's rule fails it.
     """

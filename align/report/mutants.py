@@ -78,11 +78,16 @@ def markdown(result: Matrix) -> str:
 
 
 def _classic(scores: list[tuple[Mutant, Outcome, Score]]) -> str:
-    judged = [outcome for mutant, outcome, _ in scores if not mutant.equivalent and outcome.classic is not None]
-    fails = sum(bool(outcome.classic) for outcome in judged)
+    told = {False: (0, 0), True: (0, 0)}  # by whether they are equivalent: failed, and all
+    for mutant, outcome, _ in scores:
+        if outcome.classic is not None:
+            failed, judged = told[mutant.equivalent]
+            told[mutant.equivalent] = failed + outcome.classic, judged + 1
+    (fails, judged), (alarms, equivalent) = told[False], told[True]
+    alike = f", and {alarms} of the {equivalent} equivalent ones" if equivalent else ""
     return (
         f"`reprod_log`'s rule (mean absolute difference of the headline arrays above 1e-6, evaluation mode, steps that "
-        f"ran) fails {fails} of {len(judged)}."
+        f"ran) fails {fails} of {judged}{alike}."
     )
 
 
