@@ -79,6 +79,7 @@ ELEMENTWISE = (
     Form("sin", np.sin, id="function"),
     Form("cos", np.cos, id="function"),
 )
+ACTIVATIONS = tuple(form for form in ELEMENTWISE if form.id != "function" and form.name != "identity")
 
 
 def softmax(x: Array, axis: int) -> Array:

@@ -98,8 +98,12 @@ def alike(places: Mapping[str, Places], parameters: Mapping[str, Mapping[str, st
 
 
 def same(places: Mapping[str, Places], parameters: Mapping[str, Mapping[str, str]]) -> Pairs:
-    """Of like trees: every call is paired with the one of its name."""
-    inside = {side: {label: (label,) for label in calls} for side, calls in places.items()}
+    """Of like trees: every call is paired with the one of its name; what only the port calls counts as its caller's."""
+    inside = {side: {label: [label] for label in calls} for side, calls in places.items()}
+    for label in places["paddle"]:
+        if label not in places["torch"]:
+            around = next((above for above in _above(label, places["paddle"]) if above in places["torch"]), None)
+            inside["paddle"].get(around or ROOT_MODULE, []).append(label)
     return Pairs({label: label for label in places["paddle"]}, places, inside, places, parameters, alike=True)
 
 
@@ -108,8 +112,9 @@ def pair(
     stored: Mapping[str, Mapping[str, tuple[int, ...]]],
     parameters: Mapping[str, Mapping[str, str]],
     mapping: Mappings,
+    apart: Collection[str] = (),
 ) -> Pairs:
-    """Pair the calls of unlike trees.
+    """Pair the calls of unlike trees, but not those of the reference that are `apart`.
 
     By side: `stored` are the shapes of what the passes have left, by name; `parameters` the reference's name of every
     parameter by the side's own.
@@ -126,6 +131,7 @@ def pair(
     ported |= _by_parameters(calls, ported)
     ported |= _by_parameters(calls, ported, shapes=False)  # where a size is wrong, all that follow are
     ported |= _by_name(calls, places["torch"], ported)
+    ported = {label: port for label, port in ported.items() if label in chosen or label not in apart}
     _make_consistent(ported, places, chosen)
     kept, inside = _dissolved(ported, places, _uncalled(calls, ported, parameters["paddle"]))
     return Pairs(ported, kept, inside, places, parameters)

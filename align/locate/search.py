@@ -13,6 +13,7 @@ from align import steps as step_modules
 from align.compare.runs import RAISED
 from align.compare.verdict import Verdict
 from align.diagnose.cause import Treatment
+from align.diagnose.functions import ACTIVATIONS
 from align.diagnose.modules import Look, with_causes
 from align.errors import UsageError
 from align.locate.buffers import UPDATE, buffer_divergences
@@ -21,7 +22,7 @@ from align.locate.divergence import Divergence
 from align.locate.initial import initial_divergences
 from align.locate.lines import line_divergences
 from align.locate.match import Values
-from align.locate.modules import Finding, divergence, locate, made_by, own_error
+from align.locate.modules import LIMIT, Finding, divergence, locate, made_by, own_error
 from align.locate.operations import refine
 from align.locate.pairs import Pairs, alike, pair, same
 from align.pipeline import TWIN, Recorder
@@ -197,13 +198,17 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
         else:
             stored = {side: Store(folder, f"{step}-{side}").entries for side in places}
             shapes = {side: {n: entry.shape for n, entry in entries.items()} for side, entries in stored.items()}
-            pairs = pair(places, shapes, parameters, mapping)
-            given = {"pairs": {port: label for label, port in pairs.ported.items()}, "any_shape": True}
-            try:
-                ask("paddle", "replay", **given)
-            except UsageError:
-                given.pop("any_shape")
-                ask("paddle", "replay", **given)
+            fused: list[str] = []
+            while True:
+                pairs = pair(places, shapes, parameters, mapping, fused)
+                given = {"pairs": {port: label for label, port in pairs.ported.items()}, "any_shape": True}
+                try:
+                    ask("paddle", "replay", **given)
+                except UsageError:
+                    given.pop("any_shape")
+                    ask("paddle", "replay", **given)
+                if fused or not (fused := _fused(pairs, *(Store(folder, f"{step}-{side}") for side in SIDES))):
+                    break
         port = Store(folder, f"{step}-paddle")
         replays = {"torch": pairs.boundaries(Store(folder, f"{step}-torch")), "paddle": port}
         if look:
@@ -228,6 +233,30 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
         found = _refined(step, findings, values, replays, pairs)
         answer = with_causes(found, Look(step, values, replays, pairs, settings), treat)
     return at_its_making(answer, settings, lambda: line_traces(recorder, "construction", dtype="float32"))
+
+
+def _fused(pairs: Pairs, reference: Store, port: Store) -> list[str]:
+    """Paired calls of which the port's goes on with what the reference's makes: they are no counterparts.
+
+    So does a normalisation that is told its activation, where the reference has a module or function for that, or a
+    layer that joins what it made to what it was given, where the reference's caller does.
+    """
+    names = {label: f"{label}/out" for label in pairs.ported}
+    both = [label for label, name in names.items() if name in reference and name in port]
+    return [label for label in both if _goes_on(port[names[label]], reference[names[label]])]
+
+
+def _goes_on(made: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether it is an activation of what is expected, or that is one end of it along an axis."""
+    if made.shape == expected.shape:
+        wrong = own_error(made, expected) > LIMIT
+        return wrong and any(own_error(made, form.apply(expected)) <= LIMIT for form in ACTIVATIONS)
+    other = [axis for axis, (m, e) in enumerate(zip(made.shape, expected.shape, strict=False)) if m != e]
+    if made.ndim != expected.ndim or len(other) != 1 or made.shape[other[0]] < expected.shape[other[0]]:
+        return False
+    size = expected.shape[other[0]]
+    ends = (np.take(made, places, other[0]) for places in (range(size), range(-size, 0)))
+    return any(own_error(end, expected) <= LIMIT for end in ends)
 
 
 def _refined(

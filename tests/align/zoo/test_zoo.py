@@ -65,6 +65,7 @@ def test_the_page_has_a_row_a_pair_and_says_how_it_was_made(zoo):
     assert "- **hardsigmoid**: " in page
 
 
+@pytest.mark.slow  # the page has 35 of them
 def test_a_model_of_the_vision_zoo_needs_no_mapping_file(align, tmp_path):
     pairs = tmp_path / "pairs.toml"
     pairs.write_text(RESNET)
