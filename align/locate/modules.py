@@ -1,6 +1,6 @@
 """From a replay to the modules whose own code is wrong, forwards and backwards."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,8 +61,8 @@ def locate(
 ) -> list[Finding]:
     """Of every call whose own code is wrong the first finding, in the order in which the port ran them.
 
-    `places` holds, by side, the calls that were made. With `every`, all findings forwards of a call: where much code
-    lies between two boundaries, they may have causes of their own.
+    `places` holds, by side, the calls that were made. With `every`, all findings forwards of a call, each where it
+    shows: where much code lies between two boundaries, they may have causes of their own.
     """
     calls = places["paddle"]
     findings: dict[str, list[Finding]] = {}
@@ -81,7 +81,18 @@ def locate(
                 first = replace(first, what=f"it never calls {missed}", uncalled=missed)
             answer.append(first)
             answer += [finding for finding in shown if every and finding is not first and not finding.backward]
-    return answer
+    return sorted(answer, key=_time(calls)) if every else answer
+
+
+def _time(calls: Mapping[str, Mapping[str, Any]]) -> Callable[[Finding], tuple[bool, int]]:
+    """When a finding shows in the port's pass: forwards at a child's call, or where the last call inside has ended."""
+    begins = {label: number for number, label in enumerate(calls)}
+    ends = dict(begins)
+    for label in reversed(list(calls)):
+        around = calls[label]["parent"]
+        if around in ends:
+            ends[around] = max(ends[around], ends[label])
+    return lambda found: (found.backward, begins.get(found.near or "", ends.get(found.owner, len(begins))))
 
 
 def _findings(
