@@ -84,15 +84,23 @@ def locate(
     return sorted(answer, key=_time(calls)) if every else answer
 
 
-def _time(calls: Mapping[str, Mapping[str, Any]]) -> Callable[[Finding], tuple[bool, int]]:
-    """When a finding shows in the port's pass: forwards at a child's call, or where the last call inside has ended."""
+def _time(calls: Mapping[str, Mapping[str, Any]]) -> Callable[[Finding], tuple[bool, int, int]]:
+    """When a finding shows in the port's pass: forwards where a child is called, or at the end of the owner's call."""
     begins = {label: number for number, label in enumerate(calls)}
     ends = dict(begins)
     for label in reversed(list(calls)):
         around = calls[label]["parent"]
         if around in ends:
             ends[around] = max(ends[around], ends[label])
-    return lambda found: (found.backward, begins.get(found.near or "", ends.get(found.owner, len(begins))))
+    last = len(begins)
+
+    def time(found: Finding) -> tuple[bool, int, int]:
+        if found.near in begins:
+            return found.backward, begins[found.near], 0
+        # Calls that end with the same one end in turn, the innermost first.
+        return found.backward, ends.get(found.owner, last), 1 + last - begins.get(found.owner, 0)
+
+    return time
 
 
 def _findings(

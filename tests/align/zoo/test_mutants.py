@@ -54,9 +54,10 @@ def test_a_bug_is_seen_and_its_line_is_blamed(outcomes, bug):
     assert found["step"] == mutant.step
     places = [place for place in (found["port"], found["port"] and found["port"]["built"]) if place]
     text = source(mutant.file)
-    spans = list(replaced_lines(mutant, text))
-    if "at" in mutant.expect:
-        spans += [(n, n) for n, line in enumerate(text.splitlines(), 1) if line.strip() == mutant.expect["at"]]
+    spans = replaced_lines(mutant, text)
+    if "at" in mutant.expect:  # the statement that is told instead, and no other
+        spans = tuple((n, n) for n, line in enumerate(text.splitlines(), 1) if line.strip() == mutant.expect["at"])
+        assert len(spans) == 1
     blamed = [(place["line"], place.get("end_line", place["line"])) for place in places]
     assert any(first <= end and line <= last for first, last in spans for line, end in blamed), (found, spans)
     assert all(Path(place["file"]).name.startswith("changed_") for place in places[:1]), found
