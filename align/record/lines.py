@@ -5,21 +5,22 @@ which have none, by the variables they were bound to.
 """
 
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import CodeType, FrameType
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 
 from align.record.fingerprint import of_array, of_number
 from align.record.instrument import Binding, Node
+from align.record.known import Known
 from align.record.line_trace import Bound, Emission, Event, LineTrace
 from align.record.objects import (
     CODE,
     MEMBERS,
+    SCALARS,
+    array_of,
     attributes,
     function_name,
     is_method,
@@ -27,28 +28,14 @@ from align.record.objects import (
     items_of,
     key_of,
     of_names,
-    weight_of,
 )
+from align.record.watched import Layout, Watched
 from align.sides import Side
 
 MOST = 400_000  # events of one trace; what comes later is not recorded
-HELD = 1 << 30  # bytes of arrays that are kept alive so that they can be recognised
-SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice)
 # These choose a value that is there already; the choice itself is what they make.
 CHOICES = ("IfExp", "BoolOp")
-Layout = Callable[[np.ndarray], np.ndarray]
 RECEIVER, WHEN, WROTE, CALLEE = "receiver", "when", "wrote", "callee"
-
-
-@dataclass
-class _Watched:
-    """A parameter: its state when it was looked at last, and the event that made its gradient."""
-
-    tensor: Any
-    layout: Layout | None = None
-    state: tuple[int | None, int | None] = (None, None)  # checksums of it and of its gradient
-    gradient: int | None = None
-    seen: dict[str, tuple[tuple[int, int], np.ndarray]] = field(default_factory=dict)  # of both, their memory
 
 
 class Recorder:
@@ -57,20 +44,19 @@ class Recorder:
     def __init__(self, side: Side, trace: LineTrace, files: Iterable[str] = (), harness: Iterable[str] = ()) -> None:
         self._side, self.trace = side, trace
         self._frames: dict[int, dict[Any, int]] = {}  # by frame, the last event of each node, and of each variable
-        self._known: dict[int, tuple[Any, int, Any]] = {}  # by id: object, its event, its version
-        self._heavy: OrderedDict[int, int] = OrderedDict()  # bytes of the arrays among them, the oldest first
+        self._known = Known(side)
         self._objects: list[Any] = []  # of each event, if it is a number or text of Python
         self._items: dict[int, tuple[int | None, Any]] = {}
         self._returned: tuple[int, int | None, int] = (0, None, -1)
         self._results: list[tuple[int, int]] = []  # what functions returned, until a traced call has taken it
-        self._calls, self._held = 0, 0
+        self._calls = 0
         self._receivers: dict[int, Any] = {}
         self._files, self._harness, self._importing = set(files), set(harness), False
         self._constants: dict[int, int] = {}
         self._globals: dict[tuple[str, str], tuple[Any, int]] = {}
         self._defaults: dict[tuple[str, str, int], list[tuple[str, Any, int]]] = {}
-        self._watched: dict[int, _Watched] = {}
-        self._parts: dict[int, list[_Watched]] = {}  # by a loaded module, what of these is its own
+        self._watched: dict[int, Watched] = {}
+        self._parts: dict[int, list[Watched]] = {}  # by a loaded module, what of these is its own
         self._given: set[int] = set()
         self._call_nodes: dict[tuple[str, str], list[int]] = {}  # by file and name of what is called
         self._indexed = 0  # nodes among these
@@ -125,7 +111,7 @@ class Recorder:
             if values.get(name) is value:
                 own[name] = event
         for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
-            if name not in own and (known := self._unchanged(values.get(name))) is not None:
+            if name not in own and (known := self._known.unchanged(values.get(name))) is not None:
                 own[name] = known
             if name in own:
                 self._tell_of(code.co_filename, function_name(code), name, own[name], self._call_of(frame))
@@ -191,10 +177,8 @@ class Recorder:
         self._calls += 1
         shape = self.trace.nodes[node]
         inputs = [own.pop(child) for child in shape.children if child in own]
-        known = self._known.get(id(value))
-        if known is not None and known[0] is value:
-            inputs.append(known[1])
-        event = self._make(node, value, inputs)
+        before = self._known.event(value)
+        event = self._make(node, value, inputs if before is None else [*inputs, before])
         own[node] = event
         self._bind(own, shape.binds, value, event, node)
 
@@ -215,7 +199,7 @@ class Recorder:
         if shape.op == "Constant":
             if node not in self._constants:
                 self._constants[node] = self._make(node, value, [])
-            self._remember(value, self._constants[node])
+            self._known.remember(value, self._constants[node])
             return self._constants[node]
         receiver = None
         if shape.op == "Call":
@@ -236,7 +220,7 @@ class Recorder:
             for _, member in self.trace.events[inputs[0]].members:
                 if self._objects[member] is value and value is not None:
                     return member
-        known = self._unchanged(value)
+        known = self._known.unchanged(value)
         # A float that an object tells is the very one that was put in; what a function gives may be chosen.
         told = shape.op == "Attribute" or (shape.op == "Call" and receiver is not None)
         told_apart = not isinstance(value, SCALARS) or (isinstance(value, float) and told)
@@ -262,10 +246,8 @@ class Recorder:
         """What has come into a framework's object, or into those that it holds, since it was made: a rate, say."""
         held = attributes(value)
         held += [inner for part in held for inner in attributes(part)]
-        known = [
-            (part, self._known.get(id(part))) for part in held if type(part) is float or not isinstance(part, SCALARS)
-        ]
-        return sorted({found[1] for part, found in known if found and found[0] is part and found[1] > event})
+        known = [self._known.event(part) for part in held if type(part) is float or not isinstance(part, SCALARS)]
+        return sorted({found for found in known if found is not None and found > event})
 
     def _traced(self, method: Any) -> bool:
         code = getattr(getattr(method, "__func__", None), "__code__", None)
@@ -274,7 +256,7 @@ class Recorder:
     def _loaded(self, node: int, shape: Node, value: Any, own: dict[Any, int]) -> int:
         bound = own.get(shape.text)
         if bound is not None and self._objects[bound] is value and isinstance(value, SCALARS):
-            self._remember(value, bound)  # it may be handed on
+            self._known.remember(value, bound)  # it may be handed on
             return bound
         there = self._globals.get((shape.file, shape.text))
         if there is not None and there[0] is value and isinstance(value, SCALARS):
@@ -283,24 +265,11 @@ class Recorder:
 
     def _find(self, value: Any, node: int, inputs: list[int]) -> int:
         """The event that made an object; a new one where it comes from elsewhere, or has changed since."""
-        known = self._unchanged(value)
+        known = self._known.unchanged(value)
         if known is not None:
             return known
-        stale = self._known.get(id(value))
-        if stale is not None and stale[0] is value:
-            inputs = [*inputs, stale[1]]
-        return self._make(node, value, inputs)
-
-    def _unchanged(self, value: Any) -> int | None:
-        known = self._known.get(id(value))
-        if known is None or known[0] is not value or known[2] != self._version(value):
-            return None
-        return known[1]
-
-    def _version(self, value: Any) -> Any:
-        if isinstance(value, (list, dict, set)):
-            return len(value)
-        return self._side.version(value) if self._side.is_tensor(value) else None
+        stale = self._known.event(value)
+        return self._make(node, value, inputs if stale is None else [*inputs, stale])
 
     def _look_again(self, node: int, inputs: Iterable[int]) -> None:
         """A method may have changed the container it was called on."""
@@ -328,18 +297,15 @@ class Recorder:
             self._writing[node] = len(nodes) - 1
         node = self._writing[node]
         for watched in self._parts.get(id(callee), self._watched.values()):
-            before, now = watched.state, self._state_of(watched)
-            if before == now:
-                continue
-            watched.state = now
+            written = watched.written()
             gradient = getattr(watched.tensor, "grad", None)
-            if before[1] != now[1] and gradient is not None:
+            if "gradient" in written and gradient is not None:
                 made_from = [*inputs, *([] if watched.gradient is None else [watched.gradient])]
                 watched.gradient = self._written(node, gradient, made_from, watched.layout)
                 made.append(watched.gradient)
-            if before[0] != now[0]:
-                known = self._known.get(id(watched.tensor))
-                made_from = [*inputs, *(n for n in (watched.gradient, known and known[1]) if n is not None)]
+            if "tensor" in written:
+                before = self._known.event(watched.tensor)
+                made_from = [*inputs, *(n for n in (watched.gradient, before) if n is not None)]
                 made.append(self._written(node, watched.tensor, made_from, watched.layout))
         return made
 
@@ -349,25 +315,6 @@ class Recorder:
             self.trace.events[number].print = of_array(layout(self._side.to_numpy(tensor)))
         return number
 
-    def _state_of(self, watched: _Watched) -> tuple[int | None, int | None]:
-        """Changes whenever a parameter or its gradient does: not all that writes to them counts what it writes."""
-        gradient = getattr(watched.tensor, "grad", None)
-        return self._checksum(watched, "tensor", watched.tensor), self._checksum(watched, "gradient", gradient)
-
-    def _checksum(self, watched: _Watched, name: str, tensor: Any) -> int | None:
-        if tensor is None:
-            watched.seen.pop(name, None)
-            return None
-        memory = self._side.memory(tensor)
-        if name not in watched.seen or watched.seen[name][0] != memory:
-            # An array on a tensor's memory keeps that from being given to another.
-            view = self._side.view(tensor) if memory[1] else None
-            if view is None or not view.flags.c_contiguous:
-                watched.seen.pop(name, None)
-                return crc32(self._side.to_numpy(tensor).tobytes())
-            watched.seen[name] = memory, view
-        return crc32(watched.seen[name][1].data)
-
     def given(self, tensors: Iterable[Any], modules: Iterable[Any], layouts: Mapping[int, Layout | None]) -> None:
         """The harness has written into these: what they held before, and how they were built, is of no matter now.
 
@@ -376,19 +323,18 @@ class Recorder:
         """
         tensors, modules = list(tensors), list(modules)
         for tensor in tensors:
-            known = self._known.get(id(tensor))
-            if known is not None and known[0] is tensor:
-                before = self.trace.events[known[1]]
+            known = self._known.event(tensor)
+            if known is not None:
+                before = self.trace.events[known]
                 before.kind, before.print, before.inputs = "opaque", None, []
         self.trace.nodes.append(Node("", 0, 0, "Given", "", ""))
         self.trace.events.append(Event(len(self.trace.nodes) - 1, [], "opaque"))
         self._objects.append(None)
         self._given.add(len(self.trace.events) - 1)
         for thing in (*modules, *tensors):
-            self._remember(thing, len(self.trace.events) - 1)
+            self._known.remember(thing, len(self.trace.events) - 1)
         for tensor in tensors:
-            watched = self._watched[id(tensor)] = _Watched(tensor, layouts.get(id(tensor)))
-            watched.state = self._state_of(watched)
+            self._watched[id(tensor)] = Watched(self._side, tensor, layouts.get(id(tensor)))
         for module in modules:
             self._parts[id(module)] = [self._watched[id(tensor)] for tensor in self._side.tensors(module)]
 
@@ -418,7 +364,8 @@ class Recorder:
         event = self._described(node, value, inputs)
         events.append(event)
         self._objects.append(value if isinstance(value, (*SCALARS, list, dict, set, tuple)) else None)
-        self._remember(value, len(events) - 1)
+        if not (self._importing and isinstance(value, (int, str))):  # every other 16 is the same object
+            self._known.remember(value, len(events) - 1)
         return len(events) - 1
 
     def _described(self, node: int, value: Any, inputs: list[int]) -> Event:
@@ -427,7 +374,7 @@ class Recorder:
         if isinstance(value, (str, bytes)):
             return Event(node, inputs, "text", value=str(value)[:200])
         found = of_number(value) if type(value) in (int, float) else of_names(value)
-        if found is None and (array := self._array(value)) is not None:
+        if found is None and (array := array_of(value, self._side)) is not None:
             # What the harness makes of arrays is right if what it has them from is.
             plain = array.size <= MEMBERS or self.trace.nodes[node].file not in self._harness
             found = of_array(array) if plain else None
@@ -450,7 +397,7 @@ class Recorder:
                 for _, member in self.trace.events[event].members:
                     if self._objects[member] is value:
                         return member
-        known = self._unchanged(value)
+        known = self._known.unchanged(value)
         stale = known is not None and inputs and inputs[0] > known and known not in self._given
         if known is not None and stale and self._side.is_tensor(value):
             # What it is read from has changed since it was seen: so may it have, without a count of its writes.
@@ -458,37 +405,6 @@ class Recorder:
             if found != self.trace.events[known].print:
                 return self._make(node, value, inputs)
         return self._find(value, node, inputs)
-
-    def _array(self, value: Any) -> np.ndarray | None:
-        if isinstance(value, int):
-            return np.asarray(value if abs(value) < 2**63 else float(value))
-        if isinstance(value, (float, complex, np.generic)):
-            return np.asarray(value)
-        if isinstance(value, np.ndarray):
-            return value
-        if self._side.is_tensor(value):
-            return self._side.to_numpy(value)
-        if type(value).__module__.partition(".")[0] == "PIL" and hasattr(value, "getbands"):
-            return np.asarray(value)
-        if isinstance(value, (tuple, list)) and value and all(type(item) in (int, float) for item in value):
-            return np.array(value)
-        return None
-
-    def _remember(self, value: Any, event: int) -> None:
-        """Hold an object, so that its identity is its own; the oldest are let go when they are too much."""
-        if isinstance(value, SCALARS) and not isinstance(value, (int, float, str)):
-            return
-        if self._importing and isinstance(value, (int, str)):
-            return  # every other 16 is the same object
-        self._known[id(value)] = value, event, self._version(value)
-        weight = weight_of(value)
-        if weight and id(value) not in self._heavy:
-            self._heavy[id(value)] = weight
-            self._held += weight
-        while self._held > HELD and len(self._heavy) > 1:
-            oldest, weight = self._heavy.popitem(last=False)
-            self._known.pop(oldest, None)
-            self._held -= weight
 
     # What is not evaluated by a function
 
@@ -515,7 +431,7 @@ class Recorder:
         array = self._side.to_numpy(value)
         event = self._argument(value)
         if event is None and (type(value) is float or not isinstance(value, SCALARS)):
-            event = self._unchanged(value)
+            event = self._known.unchanged(value)
         found = of_array(np.asarray(array))
         self.trace.emissions.append(Emission(name, len(self.trace.events), found, event))
 

@@ -8,8 +8,10 @@ from zlib import crc32
 import numpy as np
 
 from align.record.fingerprint import LARGE, Fingerprint, of_array
+from align.sides import Side
 
 MEMBERS = 4096  # of one container that are looked at
+SCALARS = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice)
 CONTAINERS = (list, dict, set, tuple, str)
 QUESTIONS = (isinstance, issubclass, hasattr, callable, len, id, type, range, zip, enumerate, float, int, str)
 CODE = (ModuleType, FunctionType, BuiltinFunctionType, type, type(super))
@@ -58,6 +60,23 @@ def _gather(value: Any, found: list[int]) -> bool:
 
 def _checksum(text: str | PurePath) -> int:
     return crc32(str(text).encode())
+
+
+def array_of(value: Any, side: Side) -> np.ndarray | None:
+    """The numbers of a plain number, array, tensor or image, or of a sequence of plain numbers; else None."""
+    if isinstance(value, int):
+        return np.asarray(value if abs(value) < 2**63 else float(value))
+    if isinstance(value, (float, complex, np.generic)):
+        return np.asarray(value)
+    if isinstance(value, np.ndarray):
+        return value
+    if side.is_tensor(value):
+        return side.to_numpy(value)
+    if type(value).__module__.partition(".")[0] == "PIL" and hasattr(value, "getbands"):
+        return np.asarray(value)
+    if isinstance(value, (tuple, list)) and value and all(type(item) in (int, float) for item in value):
+        return np.array(value)
+    return None
 
 
 def is_method(value: Any) -> bool:

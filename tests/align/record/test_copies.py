@@ -10,11 +10,12 @@ from align.record.process import SideProcess
 def process(tmp_path_factory):
     with SideProcess("torch", tmp_path_factory.mktemp("copies") / "torch.log") as made:
         made.request("environment")
+        made.request("follow")
         yield made
 
 
 def loaded(process):
-    return process.request("modules")["modules"]
+    return process.request("reached", package="own_of_a_copy")["modules"]
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_what_a_copy_imports_stays_its_own(process, package):
 def test_a_copy_that_dies_is_told_and_leaves_the_original(process):
     with process.copied():
         process.kill_copy()
-        with pytest.raises(EnvironmentFault, match=r"torch process ended during modules \(status -9\)"):
+        with pytest.raises(EnvironmentFault, match=r"torch process ended during reached \(status -9\)"):
             loaded(process)
     assert "torch" in loaded(process)
 
