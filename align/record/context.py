@@ -66,11 +66,14 @@ class Context:
 
         `changes` go over the arguments that the case builds with; the weights stay the same.
         """
-        model = self.side.build(resolve(self.case.builder(self.side.name)), {**self.case.build, **(changes or {})})
+        builder, arguments = resolve(self.case.builder(self.side.name)), {**self.case.build, **(changes or {})}
+        state = self.naming.to_own(self.arrays("weights/"))
+        model = self.side.build(builder, arguments, drawn=False)
+        if any(spec.name not in state or state[spec.name].shape != spec.shape for spec in self.side.specs(model)):
+            model = self.side.build(builder, arguments)  # what stays as made is as its builder makes it
         mapping.check(self.case.mapping, "modules", self.side.name, self.side.modules(model))
         known = {spec.name for spec in self.side.specs(model)}
         mapping.check(self.case.mapping, "parameters", self.side.name, known)
-        state = self.naming.to_own(self.arrays("weights/"))
         if self.case.pair:  # what has no counterpart, or none of its shape, stays as made, and is a row that fails
             held = {name: array for name, (_, array) in self.side.state(model).items()}
             state = held | {name: array for name, array in state.items() if array.shape == held[name].shape}

@@ -66,7 +66,9 @@ class PaddleSide:
         if dtype == "float64":
             self._exact.enter_context(paddle_exact.exact())
 
-    def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any], seed: int = 0) -> Any:
+    def build(
+        self, builder: Callable[..., Any], arguments: Mapping[str, Any], seed: int = 0, drawn: bool = True
+    ) -> Any:
         paddle.seed(seed)
         # Paddle has no half-precision kernels for initialisers on a CPU; the weights are loaded later anyhow.
         paddle.set_default_dtype("float64" if self._dtype == "float64" else "float32")

@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -57,9 +57,11 @@ class TorchSide:
         if dtype == "float64":
             self._exact.enter_context(torch_exact.exact())
 
-    def build(self, builder: Callable[..., Any], arguments: Mapping[str, Any], seed: int = 0) -> Any:
+    def build(
+        self, builder: Callable[..., Any], arguments: Mapping[str, Any], seed: int = 0, drawn: bool = True
+    ) -> Any:
         torch.manual_seed(seed)
-        with noting_constructors(torch.nn.Module):
+        with noting_constructors(torch.nn.Module), nullcontext() if drawn else torch_initial.Undrawn():
             model = self._model(builder, arguments)
         model = model.to(device=self._device, dtype=self._dtype)
         if self._dtype == torch.float64:

@@ -44,6 +44,10 @@ class TestOneUlpOff:
         assert moved(np.zeros(100, np.float32), dtype).tolist() == [0.0] * 100
         assert np.signbit(moved(np.array([-0.0]), dtype)).all()
 
+    @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+    def test_infinities_stay(self, dtype):
+        assert moved(np.array([np.inf, -np.inf]), dtype).tolist() == [np.inf, -np.inf]
+
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
     def test_so_does_what_is_zero_in_the_type(self, dtype):
         assert moved(np.full(100, 1e-41, np.float32), dtype).tolist() == [0.0] * 100
