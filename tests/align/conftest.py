@@ -1,5 +1,7 @@
-"""Fixtures for tests that call the command line: one finished run serves them all."""
+"""Fixtures for tests that call the command line: one finished run serves them all, in every test process."""
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -24,11 +26,31 @@ def align(root):
 
 
 @pytest.fixture(scope="session")
-def finished(align, tmp_path_factory):
+def ran(align, tmp_path_factory, worker_id):
+    """Run steps of the probe case: their folder, not to be written to, and what was printed.
+
+    The first test process that asks for a run makes it, the others wait for it.
+    """
+    alone = worker_id == "master"
+    shared = tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent
+
+    def run(*steps):
+        folder = shared / "-".join(("run", *steps))
+        folder.mkdir(exist_ok=True)
+        told = folder / "told.json"
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not told.exists():
+                result = align("run", *steps, "--case", "pit_probe", "--out", folder / "log")
+                told.write_text(json.dumps([result.returncode, result.stdout, result.stderr]))
+        code, stdout, stderr = json.loads(told.read_text())
+        assert code == 0, stdout + stderr
+        return folder / "log", subprocess.CompletedProcess(steps, code, stdout, stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(ran):
     """A whole run of the probe case without the long training step: its folder and what it printed."""
-    out = tmp_path_factory.mktemp("run") / "log"
-    result = align(
-        "run", "data", "weights", "forward", "metric", "loss", "bp_align", "--case", "pit_probe", "--out", out
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return out, result
+    return ran("data", "weights", "forward", "metric", "loss", "bp_align")

@@ -204,6 +204,7 @@ class TestHalfPrecision:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow  # the matrix has it
 def test_a_port_that_casts_to_half_itself_is_misaligned(align, root, tmp_path):
     folder = copied(root, tmp_path / "tree")
     port = folder / "paddle_impl/losses.py"
@@ -271,7 +272,7 @@ def test_a_folder_of_results_is_not_emptied(align, tmp_path):
 def test_weights_of_another_variant_leave_earlier_results(align, finished, tmp_path):
     from safetensors.numpy import save_file
 
-    out, _ = finished
+    out = shutil.copytree(finished[0], tmp_path / "out")
     before = (out / "verdict.json").read_bytes()
     save_file({"head.weight": np.zeros((10, 4), np.float32)}, tmp_path / "w.safetensors")
     result = align("run", "weights", "--case", "pit_probe", "--weights", tmp_path / "w.safetensors", "--out", out)

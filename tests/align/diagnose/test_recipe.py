@@ -11,17 +11,21 @@ from align.diagnose.families import criterion, optimizer, schedule, training
 from align.diagnose.prove import diagnose
 from align.diagnose.rows import evidences, recorded
 from align.locate.modules import LIMIT, own_error
-from align.mutate.runner import as_runs, nothing
-from align.pipeline import Options, Recorder
+from align.mutate.attempt import as_runs
+from align.pipeline import TWIN, Options
+from align.record.manifest import Recording, latest
+from align.sides import SIDES
 
+DTYPES = ("float32", TWIN)
 SCENARIOS = ("", "adamw", "adam", "sgd", "momentum", "clipped", "unclipped", "scheduled", "resumed", "resumed_momentum")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    options = Options(find("pit_probe"), tmp_path_factory.mktemp("recipe"), ("loss", "optim"))
-    with Recorder(options, nothing) as recorder:
-        return as_runs(recorder.run(), options.dtype)
+def runs(ran):
+    steps = ("init", "loss", "optim")
+    options = Options(find("pit_probe"), ran(*steps)[0], steps)
+    kept = {(side, dtype): latest(options.folder, options.prefix(side, dtype)) for side in SIDES for dtype in DTYPES}
+    return as_runs({key: Recording(folder) for key, folder in kept.items()}, options.dtype)
 
 
 @pytest.fixture(scope="module")

@@ -129,10 +129,10 @@ def test_small_bugs_are_caught(gate, committed, schema, changed, file, find, rep
     assert row in (found["module"] or found["what"])
 
 
-def test_a_frozen_run_judges_as_the_run_does(finished, align, gate, schema):
+def test_a_frozen_run_judges_as_the_run_does(finished, align, gate, schema, tmp_path):
     """Freezing costs no verdict: the same port against the same reference, whole and thinned."""
     folder, _ = finished
-    target = folder.parent / "frozen" / "probe.align"
+    target = tmp_path / "frozen" / "probe.align"
     steps = ("weights", "forward", "metric", "loss", "bp_align")
     result = align("freeze", *steps, "--from", folder, "--out", target, "--json")
     assert result.returncode == 0, result.stderr

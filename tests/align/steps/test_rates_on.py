@@ -100,7 +100,7 @@ BUGS = {
 }
 
 # The others are run with --slow: each trains a port in both types.
-QUICK = {"drop-path-per-batch", "gradients-cleared-to-zero"}
+QUICK = {"drop-path-per-batch"}
 
 # The same masks in other words: a port that draws so is right.
 EQUIVALENT = {
