@@ -33,7 +33,8 @@ class Outcome:
 
     `touched`: the steps that enter what was changed, all others cannot be touched by it. `ran`: those that were run,
     in the order of dependence, until one was red. `line`: whether the blamed place, or the constructor call that made
-    its module, meets the replaced text; None without a divergence. `classic`: whether reprod_log's rule fails it.
+    its module, meets the replaced text; None without a divergence. `classic`: whether reprod_log's rule fails an
+    array of it that it passes without the bug.
     """
 
     id: str
@@ -111,10 +112,10 @@ def meets(divergence: Mapping[str, Any], patched: Patched) -> bool:
     return any(place["line"] <= last and place["end_line"] >= first for place in here for first, last in patched.lines)
 
 
-def classic_fails(verdicts: Iterable[StepVerdict]) -> bool:
-    """What reprod_log says: some headline array's mean absolute difference is above 1e-6, or none can be taken."""
-    rows = [row for step in verdicts if step.step in CLASSIC_STEPS for row in step.rows if row.headline]
-    return any(row.difference is None or row.difference.mean_abs > CLASSIC for row in rows)
+def classic_failing(verdicts: Iterable[StepVerdict]) -> list[tuple[str, str]]:
+    """(step, name) of the headline arrays that reprod_log fails: mean absolute difference above 1e-6, or none."""
+    rows = [(step.step, row) for step in verdicts if step.step in CLASSIC_STEPS for row in step.rows if row.headline]
+    return [(step, row.name) for step, row in rows if row.difference is None or row.difference.mean_abs > CLASSIC]
 
 
 def worst_rows(verdict: Verdict, of: Literal["meaning", "precision"] = "meaning") -> dict[str, Worst]:

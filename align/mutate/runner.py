@@ -18,7 +18,7 @@ from align.compare.verdict import Verdict
 from align.compare.waivers import Exceptions
 from align.errors import AlignError
 from align.mutate.attempt import Attempt, as_runs, nothing
-from align.mutate.outcome import Outcome, classic_fails, meets, worst_rows
+from align.mutate.outcome import Outcome, classic_failing, meets, worst_rows
 from align.mutate.patch import Mutant, Patched, patch
 from align.mutate.reached import changed_functions, touches
 from align.mutate.remembered import Remembered
@@ -38,7 +38,7 @@ class Runner:
         self._reference: Options | None = None
         self._remembered: Remembered | None = None
         self._process: SideProcess | None = None
-        self._reached: Mapping[str, Mapping[str, list[str] | None]] | None = None
+        self._clean: dict[str, Any] | None = None
         self._stack = ExitStack()
         self._own = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="align-runner-")))
 
@@ -103,7 +103,7 @@ class Runner:
         finally:
             watch.cancel()
         check_imported(judged.port, patched, mutant)
-        return _told(Outcome(mutant.id, None, touched=touched), judged.verdict, patched)
+        return self._told(Outcome(mutant.id, None, touched=touched), judged.verdict, patched)
 
     def _port(self, folder: Path, steps: tuple[str, ...], root: Path) -> Options:
         """Options by which the port that lies in `root` is recorded in `folder`, against the kept reference."""
@@ -139,24 +139,33 @@ class Runner:
     def reached(self) -> Mapping[str, Mapping[str, list[str] | None]]:
         """By step and by module of the port that a process imports that records this step alone, what it enters of it.
 
-        None is all. Measured once, and kept. Raises AlignError if the port without a bug is not aligned: nothing could
-        then be learnt from mutants.
+        None is all.
         """
-        if self._reached is None:
+        return cast(Mapping[str, Mapping[str, list[str] | None]], self._without_bug()["steps"])
+
+    def _without_bug(self) -> dict[str, Any]:
+        """What the port does without a bug, step by step. Measured once, and kept.
+
+        Raises AlignError if it is not aligned: nothing could then be learnt from mutants.
+        """
+        if self._clean is None:
             digest = code_digest(self._tree / self._options.case.package("paddle"))
-            path = self.reference().out / f"reached-{digest}.json"
+            path = self.reference().out / f"clean-{digest}.json"
             if not path.is_file():
                 write_json(path, self._measured())
-            told = json.loads(path.read_text())
-            self._reached = told["steps"]
-            self._port_process().request("preload", modules=told["preload"])
-        return self._reached
+            self._clean = json.loads(path.read_text())
+            self._port_process().request("preload", modules=self._clean["preload"])
+        return self._clean
 
     def _measured(self) -> dict[str, Any]:
-        """`steps`: see `reached`. `preload`: what else is imported, which a mutant can find there."""
+        """`steps`: see `reached`. `preload`: what else is imported, which a mutant can find there.
+
+        `classic`: the headline arrays that reprod_log's rule fails in it.
+        """
         port, package = self._port_process(), self._options.case.package("paddle")
         steps: dict[str, dict[str, list[str] | None]] = {}
         others: set[str] = set()
+        classic: list[tuple[str, str]] = []
         for step in self._options.steps:
             with tempfile.TemporaryDirectory(prefix="align-clean-") as folder, port.copied((self._tree,)):
                 port.request("follow")
@@ -167,29 +176,30 @@ class Runner:
                 rows = "; ".join(f"{row.name}: {row.reason}" for row in judged.verdict.rows if row.bad)
                 seen = f"{judged.verdict.verdict} without any mutant: {rows[:300]}"
                 raise AlignError(f"{self._options.case.name}, {step}: {seen}")
+            classic += classic_failing(judged.verdict.steps)
             others.update(told["modules"])
             entered = told["entered"]
             steps[step] = {name: (entered or {}).get(name) for name in sorted(judged.port.manifest.code)}
         mine = (*steps.values(),)
         preload = sorted(n for n in others if n.partition(".")[0] != package and n not in chain.from_iterable(mine))
-        return {"steps": steps, "preload": preload}
+        return {"steps": steps, "preload": preload, "classic": classic}
 
-
-def _told(outcome: Outcome, verdict: Verdict, patched: Patched) -> Outcome:
-    """The outcome with what the verdict says."""
-    first = next((found for found in verdict.divergences if found.step == verdict.blamed_step), None)
-    place = first.as_json() if first else None
-    return replace(
-        outcome,
-        verdict=verdict.verdict,
-        blamed_step=verdict.blamed_step,
-        worst=worst_rows(verdict),
-        divergence=place and within(place, patched.root, ROOT),
-        divergences=len(verdict.divergences),
-        line=meets(place, patched) if place else None,
-        ran=tuple(step.step for step in verdict.steps),
-        classic=classic_fails(verdict.steps),
-    )
+    def _told(self, outcome: Outcome, verdict: Verdict, patched: Patched) -> Outcome:
+        """The outcome with what the verdict says."""
+        first = next((found for found in verdict.divergences if found.step == verdict.blamed_step), None)
+        place = first.as_json() if first else None
+        anyhow = {(step, name) for step, name in self._without_bug()["classic"]}
+        return replace(
+            outcome,
+            verdict=verdict.verdict,
+            blamed_step=verdict.blamed_step,
+            worst=worst_rows(verdict),
+            divergence=place and within(place, patched.root, ROOT),
+            divergences=len(verdict.divergences),
+            line=meets(place, patched) if place else None,
+            ran=tuple(step.step for step in verdict.steps),
+            classic=bool(set(classic_failing(verdict.steps)) - anyhow),
+        )
 
 
 def within(place: Mapping[str, Any], *roots: Path) -> dict[str, Any]:

@@ -86,8 +86,8 @@ def _classic(scores: list[tuple[Mutant, Outcome, Score]]) -> str:
     (fails, judged), (alarms, equivalent) = told[False], told[True]
     alike = f", and {alarms} of the {equivalent} equivalent ones" if equivalent else ""
     return (
-        f"`reprod_log`'s rule (mean absolute difference of the headline arrays above 1e-6, evaluation mode, steps that "
-        f"ran) fails {fails} of {judged}{alike}."
+        f"`reprod_log`'s rule (mean absolute difference of the headline arrays at most 1e-6, evaluation mode, steps "
+        f"that ran; arrays that it fails without a bug are left out) fails {fails} of {judged}{alike}."
     )
 
 

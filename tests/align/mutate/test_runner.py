@@ -34,12 +34,14 @@ def test_a_bug_is_seen_where_it_is(runner):
     assert outcome.worst["forward"].row.startswith("activation/")
     assert not outcome.worst["forward"].exact
     assert outcome.seconds > 0
+    assert outcome.classic
 
 
 def test_what_changes_nothing_stays_green(runner):
     outcome = runner.run(replace(EPSILON, replace=EPSILON.find + "  # as before"))
     assert (outcome.error, outcome.verdict, outcome.blamed_step, outcome.killed) == (None, "aligned", None, False)
     assert outcome.worst["forward"].ratio < 10
+    assert not outcome.classic
 
 
 def test_the_reference_is_recorded_once(runner):
