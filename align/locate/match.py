@@ -37,8 +37,7 @@ class Values:
             for value in trace.values
             if (array := store.get(value.name)) is not None and array.size and array.dtype.kind == "f"
         ]
-        # What memory held before it was written (`new_empty`) may be NaN, which has no place in an order.
-        self._prints = sorted((p for p in prints if np.isfinite(p.rms)), key=lambda p: (p.size, p.rms))
+        self._prints = sorted(prints, key=lambda p: (p.size, p.rms))
         self._keys = [(p.size, p.rms) for p in self._prints]
 
     def array(self, number: int) -> np.ndarray | None:
@@ -71,8 +70,6 @@ class Values:
         if not array.size or array.dtype.kind != "f":
             return True  # shapes, indices and masks are judged by what they do to numbers
         rms = _rms(array)
-        if not np.isfinite(rms):
-            return False
         if self.number_of(array) is not None:
             return True
         ordered, elsewhere = np.sort(array, axis=None), False
@@ -93,11 +90,24 @@ class Values:
 
 
 def _rms(array: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(array)))) if array.size else 0.0
+    """Of the finite elements: NaN has no place in an order, and a mask's infinities say nothing of the others' size."""
+    if not array.size:
+        return 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        rms = float(np.sqrt(np.mean(np.square(array))))
+        if not np.isfinite(rms) and not (finite := np.isfinite(array)).all():
+            return _rms(array[finite])
+    return min(rms, float(np.finfo(np.float64).max))
 
 
 def _close(first: np.ndarray, second: np.ndarray, rms: float) -> bool:
-    if rms == 0:
+    """Whether two flat arrays are the same to `LIMIT`; what is not finite in one must be the same in the other."""
+    finite = np.isfinite(first) & np.isfinite(second)
+    if not finite.all():
+        if not np.array_equal(first[~finite], second[~finite], equal_nan=True):
+            return False
+        first, second = first[finite], second[finite]
+    if rms == 0 or not first.size:
         return not second.any()
     return float(np.sqrt(np.mean(np.square(first - second)))) <= LIMIT * rms
 

@@ -15,10 +15,12 @@ from align.record.replay import tensor_name
 from align.record.source import (
     assigned,
     condition_of,
+    default_of,
     last_return,
     loop_header,
     next_statement,
     returns_beside,
+    statement_at,
     statement_like,
 )
 from align.record.trace import Operation
@@ -79,15 +81,25 @@ def _beside_the_operation(
     if port is None or not port.file:
         return None
     if reference is not None and _goes_on_from(reference, port, values):
-        row = statement_like(port.file, port.line, reference.code)
+        row = statement_like(port.file, port.line, _statement_of(reference, port))
     else:
         told = _told_otherwise(port, reference, values)
-        row = assigned(port.file, port.line, told) if told else None
+        row = told and (assigned(port.file, port.line, told[0]) or default_of(port.file, port.line, *told))
     return Where(port.file, *row) if row else None
 
 
-def _told_otherwise(port: Operation, reference: Operation | None, values: Mapping[str, Values]) -> str | None:
-    """The variable that holds the argument in which an operation differs from its counterpart.
+def _statement_of(reference: Operation, port: Operation) -> str:
+    """What the reference runs its operation by in the function of the port's own: a helper that it calls may do it."""
+    here = port.stack[0].function.rpartition(".")[2] if port.stack else ""
+    frame = next((frame for frame in reference.stack if frame.function.rpartition(".")[2] == here), None)
+    row = statement_at(frame.file, frame.line) if frame and frame is not reference.stack[0] else None
+    return row[2] if row else reference.code
+
+
+def _told_otherwise(
+    port: Operation, reference: Operation | None, values: Mapping[str, Values]
+) -> tuple[str, Any] | None:
+    """The variable that holds the argument in which an operation differs from its counterpart, and the argument.
 
     Of one that reads no tensor, and has no counterpart, that is a number or shape that none of the reference's has.
     """
@@ -98,9 +110,9 @@ def _told_otherwise(port: Operation, reference: Operation | None, values: Mappin
         value = port.attributes[key]
         if reference is not None and reference.name == port.name:
             if key in reference.attributes and value != reference.attributes[key]:
-                return name
+                return name, value
         elif not port.inputs and value not in known:
-            return name
+            return name, value
     return None
 
 

@@ -15,6 +15,7 @@ from align import mapping
 from align.case import Case
 from align.errors import UsageError
 from align.plan import Plan
+from align.record import memory
 from align.record.arrangement import Slices
 from align.record.builders import resolve
 from align.record.naming import Naming, parts
@@ -67,6 +68,8 @@ class Context:
         `changes` go over the arguments that the case builds with; the weights stay the same.
         """
         builder, arguments = resolve(self.case.builder(self.side.name)), {**self.case.build, **(changes or {})}
+        entries = self.plan.tensors.entries.values()
+        memory.make_room(sum(entry.nbytes for entry in entries if entry.name.startswith("weights/")))
         state = self.naming.to_own(self.arrays("weights/"))
         model = self.side.build(builder, arguments, drawn=False)
         if any(spec.name not in state or state[spec.name].shape != spec.shape for spec in self.side.specs(model)):

@@ -11,6 +11,7 @@ from align.errors import EnvironmentFault
 # float64. Measured as the growth of the peak: 57 (Paddle) and 102 (PyTorch) for ResNet-101, 128 and 141 for one Linear
 # of 25 million; below the least of them, so that only what certainly cannot be done is refused.
 BYTES = 45
+LARGE = 1 << 26  # bytes of a model from which on a collection, a tenth of a second, costs less than what it holds
 
 
 def available() -> int | None:
@@ -31,6 +32,12 @@ def check(name: str, parameters: int, processes: int = 2) -> None:
             f"{there / 1e9:.1f} GB are free. Check a smaller variant (fewer layers of one kind show the same bugs), "
             "or record one side at a time"
         )
+
+
+def make_room(size: int) -> None:
+    """Before so many bytes of a model: models that are done with hang in cycles until they are collected."""
+    if size > LARGE:
+        give_back()
 
 
 def give_back() -> None:

@@ -146,8 +146,31 @@ def assigned(file: str, line: int, name: str) -> Row | None:
     return None if node is None else _row(file, node.lineno, node.end_lineno or node.lineno)
 
 
+def default_of(file: str, line: int, name: str, value: Any) -> Row | None:
+    """Where an argument of the function that holds a line has this value as its default, written as a literal."""
+    function = _spanning(file, (ast.FunctionDef, ast.AsyncFunctionDef), line)
+    if function is None:
+        return None
+    given = function.args
+    positional = [*given.posonlyargs, *given.args]
+    pairs = [
+        *zip(positional[::-1], given.defaults[::-1], strict=False),
+        *zip(given.kwonlyargs, given.kw_defaults, strict=True),
+    ]
+    for argument, default in pairs:
+        if argument.arg == name and isinstance(default, ast.Constant) and default.value == value:
+            return _row(file, default.lineno, default.end_lineno or default.lineno)
+    return None
+
+
 def _is_written(name: ast.Name) -> bool:
     return isinstance(name.ctx, ast.Store)
+
+
+def statement_at(file: str, line: int) -> Row | None:
+    """The innermost statement that holds a line; None outside all."""
+    node = _spanning(file, ast.stmt, line)
+    return None if node is None else _row(file, node.lineno, node.end_lineno or node.lineno)
 
 
 def statement_like(file: str, line: int, code: str) -> Row | None:

@@ -12,8 +12,10 @@ and values are a `Trace`, which `write` leaves beside the store and `read` bring
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +198,10 @@ def plain_attributes(arguments: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return {key: plain for key, value in arguments if (plain := _plain(value)) is not _SKIP}
 
 
-def held_in(variables: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, str]:
-    """By argument, a number or a list, the first variable that holds the same."""
+def held_in(variables: Mapping[str, Any], settings: Mapping[str, Any], code: str) -> dict[str, str]:
+    """By argument, a number or a list, the first variable that holds the same, of those that the statement names."""
     found: dict[str, str] = {}
+    variables = {name: variables[name] for name in _words(code) if name in variables}
     for key, value in settings.items():
         kinds = (list, tuple) if isinstance(value, list) else (type(value),)
         if not isinstance(value, (str, bool)) and value is not None:
@@ -207,6 +210,11 @@ def held_in(variables: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[s
             if name is not None:
                 found[key] = name
     return found
+
+
+@lru_cache(4096)
+def _words(code: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(re.findall(r"\w+", code)))
 
 
 _SKIP = object()

@@ -125,7 +125,7 @@ class Tracer:
                 place.code,
                 stack.frames,
                 self.running(),
-                held_in(variables, settings),
+                held_in(variables, settings, place.code),
             )
         )
         for number, text in self._holes:
