@@ -1,6 +1,6 @@
 """From a replay to the modules whose own code is wrong, forwards and backwards."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,9 +79,34 @@ def locate(
             missed = next((finding.uncalled for finding in own if finding.uncalled), None)
             if missed and not first.backward:
                 first = replace(first, what=f"it never calls {missed}", uncalled=missed)
-            answer.append(first)
+            answer.append(_not_given(first, reference, port, calls) or first)
             answer += [finding for finding in shown if every and finding is not first and not finding.backward]
     return sorted(answer, key=_time(calls)) if every else answer
+
+
+def _not_given(
+    finding: Finding, reference: Mapping[str, np.ndarray], port: Store, calls: Mapping[str, Any]
+) -> Finding | None:
+    """Where a call makes something else because its caller gives it fewer tensors (no mask, say): that is the fault."""
+    label = finding.owner
+    parent = calls[label]["parent"] if label in calls else ""
+    if finding.backward or finding.uncalled or not parent:
+        return None
+    given, expected = (_inputs(names, label) for names in (port, reference))
+    if len(given) >= len(expected):
+        return None
+    what = f"what it hands to {label}: {len(given)} of {len(expected)} tensors"
+    return replace(finding, owner=parent, tensor=expected[-1], what=what, near=label)
+
+
+def _inputs(names: Iterable[str], label: str) -> list[str]:
+    """The names of the tensors that a call is given."""
+    found = ((name, tensor_name(name)) for name in names if name.startswith(f"{label}/in"))
+    return [
+        name
+        for name, tensor in found
+        if tensor and (tensor.label, tensor.what) == (label, "in") and not tensor.gradient
+    ]
 
 
 def _time(calls: Mapping[str, Mapping[str, Any]]) -> Callable[[Finding], tuple[bool, int, int]]:

@@ -4,6 +4,7 @@ import difflib
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from align.diagnose.functions import ACTIVATIONS
 from align.diagnose.modules import Look, with_causes
 from align.errors import UsageError
 from align.locate.buffers import UPDATE, buffer_divergences
-from align.locate.construction import at_its_making
+from align.locate.construction import at_its_making, wrongly_built
 from align.locate.divergence import Divergence
 from align.locate.initial import initial_divergences
 from align.locate.lines import line_divergences
@@ -63,6 +64,9 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
         answer += here
         if alone and not here and step.step == "forward":
             answer += _of_buffers(recorder, step.step, bad)
+        if alone and step.step == "forward":
+            names = recorder.options.case.mapping.get("parameters", {})
+            answer += wrongly_built(step.step, bad, partial(constructions, recorder), names)
         if not alone:
             answer += [] if here or explained else lined(recorder, step.step, bad)
             answer += backwards(recorder, step.step, bad)
@@ -191,7 +195,7 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
             answers["paddle"] = ask("paddle", "replay")
         places = {side: answer["places"] for side, answer in answers.items()}
         parameters = {side: answer["parameters"] for side, answer in answers.items()}
-        settings = {side: answer["settings"] for side, answer in answers.items()}
+        settings, held = ({side: answer[told] for side, answer in answers.items()} for told in ("settings", "held"))
         mapping = recorder.options.case.mapping
         if alike(places, parameters) and not mapping.get("modules"):
             pairs = same(places, parameters)
@@ -232,7 +236,12 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
 
         found = _refined(step, findings, values, replays, pairs)
         answer = with_causes(found, Look(step, values, replays, pairs, settings), treat)
-    return at_its_making(answer, settings, lambda: line_traces(recorder, "construction", dtype="float32"))
+    return at_its_making(answer, settings, held, partial(constructions, recorder))
+
+
+def constructions(recorder: Recorder) -> dict[str, line_trace.LineTrace]:
+    """Of both sides' constructors, in the type in which models are made."""
+    return line_traces(recorder, "construction", dtype="float32")
 
 
 def _fused(pairs: Pairs, reference: Store, port: Store) -> list[str]:

@@ -84,6 +84,11 @@ class Context:
         self.side.set_training(model, training)
         return model
 
+    def built(self, seed: int = 0, changes: Mapping[str, Any] | None = None) -> Any:
+        """The case's model as its builder makes it, with nothing loaded."""
+        builder = resolve(self.case.builder(self.side.name))
+        return self.side.build(builder, {**self.case.build, **(changes or {})}, seed=seed)
+
     @property
     def reference_names(self) -> dict[str, str]:
         """The reference's name of every tensor of the side's model by its own."""

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,17 @@ class Fingerprint:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    def as_json(self) -> list[Any]:
+        return [self.shape, self.integer, self.rms, self.moments, self.projections, self.digest]
+
+
+def from_json(row: list[Any] | None) -> Fingerprint | None:
+    """The fingerprint whose `as_json` went through JSON."""
+    if row is None:
+        return None
+    shape, integer, rms, moments, projections, digest = row
+    return Fingerprint(tuple(shape), integer, rms, tuple(moments), tuple(projections), digest)
 
 
 def of_number(value: float) -> Fingerprint | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from align.record.acts import Act
-from align.record.fingerprint import Fingerprint
+from align.record.fingerprint import Fingerprint, from_json
 from align.record.instrument import Node
 from align.record.source import Place
 
@@ -87,7 +87,7 @@ class LineTrace:
         nodes = [tuple(getattr(node, field.name) for field in fields(Node)) for node in self.nodes]
         bindings = [(b.file, b.function, b.name, b.event, b.node, b.after) for b in self.bindings]
         acts = [(a.kind, a.detail, number(a.print), a.row, a.place and a.place.as_json()) for a in self.acts]
-        table = [found and tuple(getattr(found, field.name) for field in fields(Fingerprint)) for found in prints]
+        table = [found and found.as_json() for found in prints]
         whole = {
             "acts": acts,
             "nodes": nodes,
@@ -103,7 +103,7 @@ class LineTrace:
 def read(path: Path) -> LineTrace:
     """What `LineTrace.write` wrote."""
     whole = json.loads(path.read_text())
-    prints = [row and Fingerprint(*map(_plain, row)) for row in whole["prints"]]
+    prints = [from_json(row) for row in whole["prints"]]
     return LineTrace(
         [Node(*map(_plain, row)) for row in whole["nodes"]],
         [Event(node, inputs, kind, prints[p], *rest) for node, inputs, kind, p, *rest in whole["events"]],

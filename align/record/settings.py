@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
 
+from align.record.fingerprint import of_array
 from align.record.source import is_user_file, parsed
+from align.sides import Side
 
 _PLAIN = (bool, int, float, str, type(None))
 _MOST = 16  # items of a list; longer ones are data
@@ -22,6 +24,25 @@ def settings(modules: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     argument of the constructor as it is, so that the constructor's caller has chosen it.
     """
     return {path: _of(module) for path, module in modules.items()}
+
+
+def held(side: Side, modules: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By dotted path, the tensors beside parameters that a user's module keeps: its buffers, and plain attributes."""
+    found = {}
+    for path, module in modules.items():
+        if _is_users(type(module)):
+            kept = {**vars(module), **getattr(module, "_buffers", {})}
+            found[path] = {name: value for name, value in kept.items() if side.is_tensor(value)}
+    return {path: tensors for path, tensors in found.items() if tensors}
+
+
+def held_prints(side: Side, modules: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same as fingerprints in JSON."""
+    found = {}
+    for path, tensors in held(side, modules).items():
+        prints = {name: of_array(side.to_numpy(tensor)) for name, tensor in tensors.items()}
+        found[path] = {name: known.as_json() for name, known in prints.items() if known}
+    return found
 
 
 def _of(module: Any) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from align.record.followed import Followed
 from align.record.noise import NoiseMeter
 from align.record.observer import Sink
 from align.record.origins import origins
-from align.record.settings import settings, treated
+from align.record.settings import held_prints, settings, treated
 from align.record.store import Overwritten, Store, StoreWriter
 from align.sides import Side
 
@@ -276,7 +276,8 @@ class Worker:
                     )
         names = subject.naming.reference
         parameters = {spec.name: names.get(spec.name, spec.name) for spec in self.side.specs(subject.model)}
-        return {"places": places, "parameters": parameters, "settings": settings(modules)}
+        kept = held_prints(self.side, modules)
+        return {"places": places, "parameters": parameters, "settings": settings(modules), "held": kept}
 
     def trace(
         self,

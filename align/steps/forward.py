@@ -16,8 +16,11 @@ from align.errors import UsageError
 from align.probing import listening
 from align.record.context import Context, arguments
 from align.record.observer import leaves
+from align.record.settings import held
 from align.record.subject import Subject
 
+BUILT = "built/"
+ROUNDED = 2.0**-18  # of a table's greatest element: some roundings in float32
 FAR = 8.0  # a power of two, so that nothing rounds
 DRAWN = ("photographs", "normal")
 
@@ -68,6 +71,7 @@ def record(context: Context) -> None:
         _emit_outputs(context, "training", outputs)
     if case.alone:
         _emit_state(context, before, side.state(now.model), counts, side.modules(now.model))
+        _emit_built(context, now.model)
 
 
 def _emit_far(context: Context, model: Any) -> None:
@@ -134,6 +138,44 @@ def _counting(context: Context, model: Any) -> Iterator[dict[str, int]]:
 
     with context.side.hooked(model, before, lambda *_: None):
         yield counts
+
+
+def _emit_built(context: Context, model: Any) -> None:
+    """`built/<buffer>`: what the user's modules keep in saved buffers as their constructors make it.
+
+    Loading hides it. What two seeds make differently is drawn, and left out. A float table that is as good as the
+    reference's is told as that: its own rounding, of another library's sine, is no difference.
+    """
+    names = _saved_buffers(context, model)
+    if not names:
+        return
+    first, second = (context.side.state(context.built(seed)) for seed in (0, 1))
+    for own, name in names.items():
+        (_, array), (_, again) = first[own], second[own]
+        if context.side.name == "torch":
+            if np.array_equal(array, again, equal_nan=array.dtype.kind == "f"):
+                context.emit(f"{BUILT}{name}", array, "buffer")
+        elif f"{BUILT}{name}" in (recorded := context.recorded("forward")):
+            expected = recorded[f"{BUILT}{name}"]
+            context.emit(f"{BUILT}{name}", expected if _as_good(array, expected) else array, "buffer")
+
+
+def _saved_buffers(context: Context, model: Any) -> dict[str, str]:
+    """Reference's names by a side's own, of what the reference's modules keep: the port may keep it as a parameter."""
+    names = context.reference_names
+    if context.side.name != "torch":
+        recorded = context.recorded("forward")
+        return {own: name for own in context.side.state(model) if f"{BUILT}{(name := names.get(own, own))}" in recorded}
+    modules = held(context.side, context.side.modules(model))
+    kinds = {name: kind for name, (kind, _) in context.side.state(model).items()}
+    users = (f"{path}.{name}".lstrip(".") for path, tensors in modules.items() for name in tensors)
+    return {name: name for name in users if kinds.get(name) == "buffer"}
+
+
+def _as_good(array: np.ndarray, expected: np.ndarray) -> bool:
+    if array.dtype.kind != "f" or array.shape != expected.shape or not array.size:
+        return False
+    return bool(np.allclose(array, expected, rtol=0, atol=ROUNDED * float(np.abs(expected).max()), equal_nan=True))
 
 
 def _emit_state(
