@@ -1,7 +1,9 @@
 """The proof: a hypothesis is applied, the error is measured again, and only what brings it down to noise is a cause."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -61,8 +63,16 @@ def _hypotheses(case: Sequence[Evidence], only: str) -> Iterator[tuple[Evidence,
         if only and family.__name__ != only:
             continue
         for evidence in case:
-            for hypothesis in family.propose(evidence):
+            for hypothesis in _proposed(family, evidence):
                 yield evidence, replace(hypothesis, family=family.__name__)
+
+
+def _proposed(family: Any, evidence: Evidence) -> Iterator[Hypothesis]:
+    """What a family proposes. Where it meets values that it was not written for, the others are asked all the same."""
+    try:
+        yield from family.propose(evidence)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        warnings.warn(f"{family.__name__} gave up: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
 
 
 def _after_treatment(

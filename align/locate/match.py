@@ -102,6 +102,8 @@ def _rms(array: np.ndarray) -> float:
 
 def _close(first: np.ndarray, second: np.ndarray, rms: float) -> bool:
     """Whether two flat arrays are the same to `LIMIT`; what is not finite in one must be the same in the other."""
+    if first.dtype.kind == "b" or second.dtype.kind == "b":
+        return bool(np.array_equal(first, second))
     finite = np.isfinite(first) & np.isfinite(second)
     if not finite.all():
         if not np.array_equal(first[~finite], second[~finite], equal_nan=True):

@@ -6,7 +6,7 @@
 
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -16,9 +16,13 @@ NORMALISATION = ("LayerNorm", "BatchNorm", "GroupNorm", "InstanceNorm", "RMSNorm
 LINEAR = ("Linear", "Conv")
 
 
-def probe(specs: Iterable[Spec], seed: int) -> dict[str, np.ndarray]:
+def probe(specs: Sequence[Spec], seed: int) -> dict[str, np.ndarray]:
     """Float32 arrays, name -> values, of each spec's shape in the reference's layout."""
-    return {spec.name: _probe_one(spec, _generator(seed, spec.name)).astype(np.float32) for spec in specs}
+    values = {spec.name: _probe_one(spec, _generator(seed, spec.name)).astype(np.float32) for spec in specs}
+    for spec in specs:
+        if spec.padding is not None and spec.name.endswith("weight"):
+            values[spec.name][spec.padding] = 0.0  # PyTorch keeps zeros there; Paddle gives zeros whatever is there
+    return values
 
 
 def by_shape(specs: Iterable[Spec], seed: int) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from align.errors import EnvironmentFault
 # float64. Measured as the growth of the peak: 57 (Paddle) and 102 (PyTorch) for ResNet-101, 128 and 141 for one Linear
 # of 25 million; below the least of them, so that only what certainly cannot be done is refused.
 BYTES = 45
+MUCH = 1 << 31  # bytes of a process that are worth it, too
 LARGE = 1 << 26  # bytes of a model from which on a collection, a tenth of a second, costs less than what it holds
 
 
@@ -34,10 +36,17 @@ def check(name: str, parameters: int, processes: int = 2) -> None:
         )
 
 
-def make_room(size: int) -> None:
+def make_room(size: int = 0) -> None:
     """Before so many bytes of a model: models that are done with hang in cycles until they are collected."""
-    if size > LARGE:
+    if size > LARGE or resident() > MUCH:
         give_back()
+
+
+def resident() -> int:
+    """Bytes that this process holds of the machine's memory; 0 where it does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return 0
 
 
 def give_back() -> None:

@@ -138,12 +138,20 @@ def returns_beside(file: str, line: int) -> list[str]:
 
 
 def assigned(file: str, line: int, name: str) -> Row | None:
-    """The last statement above a line, in the same function, that assigns to a variable."""
-    kinds = (ast.Assign, ast.AnnAssign, ast.AugAssign)
-    nodes = [node for node in _statements(file, line) if isinstance(node, kinds) and (node.end_lineno or 0) < line]
-    to = (n for n in nodes if name in {t.id for t in ast.walk(n) if isinstance(t, ast.Name) and _is_written(t)})
-    node = max(to, key=lambda n: n.lineno, default=None)
-    return None if node is None else _row(file, node.lineno, node.end_lineno or node.lineno)
+    """The last statement above a line, in the same function, that assigns to a variable, or the head of its loop."""
+    ends: dict[ast.stmt, tuple[ast.AST, int]] = {}  # by statement, what it assigns to, and its last line
+    for node in _statements(file, line):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+            ends[node] = node, node.end_lineno or node.lineno
+        elif isinstance(node, ast.For):
+            ends[node] = node.target, node.iter.end_lineno or node.lineno
+    above = (
+        node
+        for node, (to, end) in ends.items()
+        if end < line and any(isinstance(n, ast.Name) and n.id == name and _is_written(n) for n in ast.walk(to))
+    )
+    last = max(above, key=lambda node: node.lineno, default=None)
+    return None if last is None else _row(file, last.lineno, ends[last][1])
 
 
 def default_of(file: str, line: int, name: str, value: Any) -> Row | None:

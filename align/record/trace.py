@@ -199,7 +199,10 @@ def plain_attributes(arguments: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def held_in(variables: Mapping[str, Any], settings: Mapping[str, Any], code: str) -> dict[str, str]:
-    """By argument, a number or a list, the first variable that holds the same, of those that the statement names."""
+    """By argument, a number or a list, the first variable that holds the same, of those that the statement names.
+
+    Of a list (an index, say) that has one number in it, that may be the variable's.
+    """
     found: dict[str, str] = {}
     variables = {name: variables[name] for name in _words(code) if name in variables}
     for key, value in settings.items():
@@ -207,6 +210,9 @@ def held_in(variables: Mapping[str, Any], settings: Mapping[str, Any], code: str
         if not isinstance(value, (str, bool)) and value is not None:
             same = (name for name, other in variables.items() if type(other) in kinds and _plain(other) == value)
             name = next(same, None)
+            numbers = [item for item in value if type(item) is int] if isinstance(value, list) else []
+            if name is None and len(numbers) == 1:
+                name = next((n for n, other in variables.items() if type(other) is int and other == numbers[0]), None)
             if name is not None:
                 found[key] = name
     return found

@@ -101,6 +101,7 @@ class Worker:
 
         Raises EnvironmentFault before a model is built that so many sides could not hold at once.
         """
+        memory.make_room()
         todo = cases.from_json(case)
         self.side.set_precision("float32")
         size = self.side.size(_resolved(todo.builder(self.side.name)), todo.build) if todo.alone else None
@@ -113,6 +114,7 @@ class Worker:
 
     def table(self, case: Mapping[str, Any], plan: str) -> dict[str, Any]:
         """The side's tensors as `align.plan.parameters` pairs them; `raised` if the port cannot be run for sketches."""
+        memory.make_room()
         todo = cases.from_json(case)
         path = todo.builder(self.side.name)
         build = partial(self._build, path, todo.build)

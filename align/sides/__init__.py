@@ -32,12 +32,16 @@ class Switch:
 
 @dataclass(frozen=True)
 class Spec:
-    """One tensor of a model as the reference names and lays it out; `owner` is the class of the module holding it."""
+    """One tensor of a model as the reference names and lays it out; `owner` is the class of the module holding it.
+
+    `padding` is the row of an embedding that stands for nothing, if it has one.
+    """
 
     name: str
     shape: tuple[int, ...]
     kind: str
     owner: str
+    padding: int | None = None
 
 
 # Framework classes that are only shelves: what derives from them alone computes with Python's own doubles.

@@ -109,7 +109,10 @@ class TorchSide:
             yield name, kind, tensor, modules[name.rpartition(".")[0]]
 
     def specs(self, model: Any) -> list[Spec]:
-        return [Spec(name, tuple(t.shape), kind, type(owner).__name__) for name, kind, t, owner in self._named(model)]
+        return [
+            Spec(name, tuple(t.shape), kind, type(owner).__name__, getattr(owner, "padding_idx", None))
+            for name, kind, t, owner in self._named(model)
+        ]
 
     def load(self, model: Any, state: Mapping[str, np.ndarray]) -> None:
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}

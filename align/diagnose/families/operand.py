@@ -100,7 +100,12 @@ def _other_pairing(
 def _candidates(evidence: ModuleEvidence, operand: np.ndarray, name: str) -> Iterator[Named]:
     found = 0
     for right, value in (*evidence.theirs, *evidence.values.items()):
-        if value.shape == operand.shape and np.isfinite(value).all() and not np.array_equal(value, operand):
+        if (
+            value.shape == operand.shape
+            and value.dtype.kind == "f"
+            and np.isfinite(value).all()
+            and not np.array_equal(value, operand)
+        ):
             found += 1
             if found > MOST:
                 return

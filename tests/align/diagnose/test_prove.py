@@ -57,6 +57,21 @@ def test_what_leaves_more_than_noise_is_no_cause(registry, left, holds):
     assert (diagnose([[evidence()]])[0] is not None) is holds
 
 
+class Broken:
+    __name__, RANK = "broken", 0
+
+    def propose(self, evidence):
+        yield Hypothesis("wrong", "w", made=3 * X, wanted=X)
+        raise TypeError("numpy boolean subtract")
+
+
+def test_a_family_that_cannot_cope_does_not_keep_the_others_from_being_asked(registry):
+    registry(Broken(), Family("second", Hypothesis("right", "r", made=X.copy(), wanted=X)))
+    with pytest.warns(RuntimeWarning, match="broken gave up: TypeError: numpy boolean subtract"):
+        (found,) = diagnose([[evidence()]])
+    assert found.id == "right"
+
+
 def test_where_there_is_no_error_there_is_no_cause(registry):
     registry(Family("one", Hypothesis("c", "c", made=X, wanted=X)))
     assert diagnose([[Evidence("forward", "x", X, X)]]) == [None]
