@@ -3,6 +3,7 @@
 import difflib
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from align.diagnose.modules import Look, with_causes
 from align.errors import UsageError
 from align.locate.buffers import UPDATE, buffer_divergences
 from align.locate.construction import at_its_making, wrongly_built
-from align.locate.divergence import Divergence
+from align.locate.divergence import Divergence, Where
 from align.locate.initial import initial_divergences
 from align.locate.lines import line_divergences
 from align.locate.match import Values
@@ -56,6 +57,9 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
                 found = replayed(recorder, part) if not here else []
                 explained = explained or bool(found)
                 here = here or [divergence for divergence in found if divergence.module not in seen]
+        if step.step in step_modules.REPLAYABLE and RAISED in bad and alone and not answer:
+            here = _until_it_raises(recorder, step_modules.replays(step.step, alone))
+        if here:
             here = [replace(divergence, step=step.step) for divergence in here]
             seen.update(divergence.module for divergence in here)
         # Beside the modules there is the code of the step: what it calls them in, and what it does with the answer.
@@ -71,6 +75,14 @@ def divergences(recorder: Recorder, result: Verdict) -> list[Divergence]:
             answer += [] if here or explained else lined(recorder, step.step, bad)
             answer += backwards(recorder, step.step, bad)
     return answer
+
+
+def _until_it_raises(recorder: Recorder, parts: Sequence[str]) -> list[Divergence]:
+    for part in parts:
+        with suppress(UsageError):
+            if found := replayed(recorder, part, unfinished=True):
+                return found
+    return []
 
 
 def _of_buffers(recorder: Recorder, step: str, bad: Collection[str]) -> list[Divergence]:
@@ -177,8 +189,13 @@ def replay_module(recorder: Recorder, step: str, module: str) -> tuple[list[Repl
     return tensors, [divergence for divergence in found if divergence.module in alone]
 
 
-def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = None) -> list[Divergence]:
-    """Every wrong module of a step; `look` is shown both sides' replays and paired calls before they are gone."""
+def replayed(
+    recorder: Recorder, step: str, look: Callable[..., None] | None = None, unfinished: bool = False
+) -> list[Divergence]:
+    """Every wrong module of a step; `look` is shown both sides' replays and paired calls before they are gone.
+
+    If `unfinished`, up to where the port raises; that line itself, where nothing is wrong before.
+    """
     with tempfile.TemporaryDirectory(dir=recorder.options.folder, prefix=".partial-replay-") as name:
         folder = Path(name)
 
@@ -187,12 +204,12 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
 
         # The reference first: the port's replay reads what it leaves.
         answers = {"torch": ask("torch", "replay")}
-        given: dict[str, Any] = {"any_shape": True}
+        given: dict[str, Any] = {"any_shape": True, "partial": unfinished}
         try:
             answers["paddle"] = ask("paddle", "replay", **given)
         except UsageError:  # the port's layout, perhaps, is another throughout
-            given = {}
-            answers["paddle"] = ask("paddle", "replay")
+            given.pop("any_shape")
+            answers["paddle"] = ask("paddle", "replay", **given)
         places = {side: answer["places"] for side, answer in answers.items()}
         parameters = {side: answer["parameters"] for side, answer in answers.items()}
         settings, held = ({side: answer[told] for side, answer in answers.items()} for told in ("settings", "held"))
@@ -205,7 +222,7 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
             fused: list[str] = []
             while True:
                 pairs = pair(places, shapes, parameters, mapping, fused)
-                given = {"pairs": {port: label for label, port in pairs.ported.items()}, "any_shape": True}
+                given |= {"pairs": {port: label for label, port in pairs.ported.items()}, "any_shape": True}
                 try:
                     ask("paddle", "replay", **given)
                 except UsageError:
@@ -218,8 +235,10 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
         if look:
             look(replays, pairs)
         findings = locate(replays["torch"], port, pairs.places, every=not pairs.alike)
+        if unfinished:  # no pass came back
+            findings = [finding for finding in findings if not finding.backward]
         if not findings:
-            return []
+            return _raised(step, places["paddle"])
         wanted = [call for finding in findings[:TRACED] for call in (finding.owner, finding.uncalled) if call]
         for side, more in (("torch", {}), ("paddle", given)):
             ask(side, "trace", modules=pairs.own(side, wanted), **more)
@@ -242,6 +261,15 @@ def replayed(recorder: Recorder, step: str, look: Callable[..., None] | None = N
 def constructions(recorder: Recorder) -> dict[str, line_trace.LineTrace]:
     """Of both sides' constructors, in the type in which models are made."""
     return line_traces(recorder, "construction", dtype="float32")
+
+
+def _raised(step: str, calls: Mapping[str, Mapping[str, Any]]) -> list[Divergence]:
+    """Where the port raised, told of the innermost call; nothing where it did not."""
+    for label, place in reversed(list(calls.items())):
+        if place.get("raised"):
+            where = Where(**place["raised"], built=place["built"])
+            return [Divergence(step, label, "the port raises here", float("inf"), where, None)]
+    return []
 
 
 def _fused(pairs: Pairs, reference: Store, port: Store) -> list[str]:

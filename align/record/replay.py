@@ -8,6 +8,7 @@ child, or in the gradients of its own code, is its own doing. One pass finds eve
 
 import math
 import re
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import fields, is_dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from align.record.calls import Calls
 from align.record.observer import Sink, leaves
 from align.record.places import Returns, built
-from align.record.source import user_place
+from align.record.source import Place, is_user_file, statement_at, user_place
 from align.record.store import Store
 from align.record.subject import Subject
 from align.record.trace import Trace
@@ -88,6 +89,17 @@ class _Labels(Calls):
         self.places[label]["returned"] = returned and returned.as_json()
         return label
 
+    def left_open(self, error: Exception) -> Places:
+        """The places, those of calls that an exception ended with the user's line that raised it."""
+        walked = ((frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__))
+        inside = [place for place in walked if is_user_file(place[0])]
+        row = statement_at(*inside[-1]) if inside else None
+        raised = Place(inside[-1][0], *row).as_json() if row else None
+        for place in self.places.values():
+            if "returned" not in place:
+                place["raised"] = raised
+        return self.places
+
 
 def record_boundaries(side: Side, subject: Subject, sink: Sink) -> Places:
     """The reference's pass: `<label>/in|out<path>`, and with a loss `<label>/in|out<path>/grad`, `grad/<parameter>`.
@@ -143,12 +155,15 @@ def record_forced(
     tracer: Tracer | None = None,
     pairs: Mapping[str, str] | None = None,
     any_shape: bool = False,
+    partial: bool = False,
 ) -> Places:
     """The port's pass on the reference's boundaries: the same names, holding what the port's own code made of them.
 
     A tensor of another shape is replaced too with `any_shape`; else it is left alone, and what it leads to differs.
     `pairs` are the reference's calls by the port's, where the module trees are unlike; other calls are left alone, and
     of a paired one the first tensor answers to the reference's first, whatever the arguments are called.
+
+    With `partial`, an exception of the port's ends it: calls that it left open have a place `raised`, where it was.
     """
     returns = Returns()
     labels = _Labels(side.modules(subject.model), returns)
@@ -206,8 +221,13 @@ def record_forced(
             roots.append((tensor, reference[gradient]))
 
     unseen = tracer.unseen if tracer else _as_it_is
-    with returns, side.hooked(subject.model, unseen(before), unseen(after)):
-        outputs = subject.run()
+    try:
+        with returns, side.hooked(subject.model, unseen(before), unseen(after)):
+            outputs = subject.run()
+    except Exception as error:
+        if not partial:
+            raise
+        return labels.left_open(error)
     if subject.loss is None:
         return labels.places
     loss = subject.loss(outputs)
@@ -275,6 +295,7 @@ def traced(
     modules: Collection[str],
     pairs: Mapping[str, str] | None = None,
     any_shape: bool = False,
+    partial: bool = False,
 ) -> Trace:
     """Every operation of the named calls: of the reference as it runs, of the port on the reference's boundaries."""
     inside = _Inside(sink, modules)
@@ -282,7 +303,7 @@ def traced(
     with side.trace(inside, subject.model, inputs=(subject.inputs, subject.keywords), gradients=backward) as tracer:
         inside.running = tracer.running
         if reference is not None:
-            record_forced(side, subject, reference, _Nowhere(), tracer, pairs, any_shape)
+            record_forced(side, subject, reference, _Nowhere(), tracer, pairs, any_shape, partial)
         else:
             outputs = subject.run()
             if subject.loss:

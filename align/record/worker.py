@@ -253,6 +253,7 @@ class Worker:
         pairs: dict[str, str] | None = None,
         treatments: list[dict[str, Any]] | None = None,
         any_shape: bool = False,
+        partial: bool = False,
     ) -> dict[str, Any]:
         """Run a step's model module by module into `folder`: the reference its boundaries, the port on those.
 
@@ -274,7 +275,7 @@ class Worker:
                 else:
                     reference = Store(path, f"{step}-torch")
                     places = replay.record_forced(
-                        self.side, subject, reference, writer, pairs=pairs, any_shape=any_shape
+                        self.side, subject, reference, writer, None, pairs, any_shape, partial
                     )
         names = subject.naming.reference
         parameters = {spec.name: names.get(spec.name, spec.name) for spec in self.side.specs(subject.model)}
@@ -289,6 +290,7 @@ class Worker:
         modules: list[str],
         pairs: dict[str, str] | None = None,
         any_shape: bool = False,
+        partial: bool = False,
     ) -> dict[str, Any]:
         """Once more, after `replay`, with every operation of the named module calls traced.
 
@@ -300,7 +302,8 @@ class Worker:
             subject = steps.subject(step, self._context(state, state.dtype, writer))
             reference = Store(path, f"{step}-torch") if self.side.name == "paddle" else None
             with subject.randomness():
-                trace = replay.traced(self.side, subject, reference, writer, set(modules), pairs, any_shape)
+                wanted = set(modules)
+                trace = replay.traced(self.side, subject, reference, writer, wanted, pairs, any_shape, partial)
         trace.write(path, name)
         return {}
 
