@@ -110,7 +110,7 @@ def _close(first: np.ndarray, second: np.ndarray, rms: float) -> bool:
             return False
         first, second = first[finite], second[finite]
     if rms == 0 or not first.size:
-        return not second.any()
+        return not first.any() and not second.any()
     return float(np.sqrt(np.mean(np.square(first - second)))) <= LIMIT * rms
 
 

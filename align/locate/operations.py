@@ -1,6 +1,6 @@
 """Within a module that is wrong, the operation that is: by the values of both sides' traces on the same inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -117,10 +117,25 @@ def _told_otherwise(
 
 
 def _goes_on_from(reference: Operation, port: Operation, values: Mapping[str, Values]) -> bool:
-    """Whether the reference's operation reads just what the port's has made: it is not the making that is wrong."""
-    made = [array for number in port.outputs if (array := values["paddle"].array(number)) is not None]
-    read = [array for number in reference.inputs if (array := values["torch"].array(number)) is not None]
+    """Whether the reference's operation reads just what the port's has made: it is not the making that is wrong.
+
+    Or what the port's only lays out anew, where the reference computes something of it first.
+    """
+    made = _arrays(port.outputs, values["paddle"])
+    if _lays_out(port, values["paddle"]) and not _lays_out(reference, values["torch"]):
+        made += _arrays(port.inputs, values["paddle"])
+    read = _arrays(reference.inputs, values["torch"])
     return any(mine.shape == other.shape and np.array_equal(mine, other) for mine in made for other in read)
+
+
+def _arrays(numbers: Sequence[int], values: Values) -> list[np.ndarray]:
+    return [array for number in numbers if (array := values.array(number)) is not None]
+
+
+def _lays_out(operation: Operation, values: Values) -> bool:
+    """Whether it makes nothing but the elements of what it reads, in another order or shape."""
+    given, made = (_arrays(numbers, values) for numbers in (operation.inputs, operation.outputs))
+    return len(given) == len(made) == 1 and np.array_equal(np.sort(given[0], axis=None), np.sort(made[0], axis=None))
 
 
 def _takes_another(finding: Finding, values: Mapping[str, Values], replays: Mapping[str, Replay], pairs: Pairs) -> bool:
