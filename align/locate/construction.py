@@ -9,6 +9,7 @@ import numpy as np
 from align.locate.divergence import Divergence
 from align.locate.lines import Search
 from align.locate.recognise import same
+from align.record.calls import ROOT_MODULE
 from align.record.fingerprint import from_json
 from align.record.line_trace import LineTrace
 from align.steps.construction import row
@@ -58,9 +59,14 @@ def _told(made: Divergence, buffers: Sequence[str], names: Mapping[str, str]) ->
     return replace(made, module=module, what=f"{first}{more}, as it is built; loaded weights would hide it")
 
 
+def _path(divergence: Divergence) -> str:
+    module = divergence.module.partition("#")[0]
+    return "" if module == ROOT_MODULE else module
+
+
 def _other_tensors(divergence: Divergence, held: Held) -> list[str]:
     """The rows of the tensors, parameters aside, that the module of a divergence and its namesake hold unlike."""
-    module = divergence.module.partition("#")[0]
+    module = _path(divergence)
     ours, theirs = (held[side].get(module, {}) for side in ("paddle", "torch"))
     both = [name for name in ours if name in theirs]
     return [row(module, name) for name in both if not same(from_json(ours[name]), from_json(theirs[name]))]
@@ -71,7 +77,7 @@ def _unlike(divergence: Divergence, settings: Held) -> list[str]:
 
     As float32, which is how constants take part in the float64 run.
     """
-    module = divergence.module.partition("#")[0]
+    module = _path(divergence)
     ours, theirs = (settings[side].get(module, {}).get("attributes", {}) for side in ("paddle", "torch"))
     pairs = {name: (value, theirs[name]) for name, value in ours.items() if name in theirs}
     return [

@@ -1,6 +1,6 @@
 """Within a module that is wrong, the operation that is: by the values of both sides' traces on the same inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -68,19 +68,21 @@ def refine(
                     or before
                 )
         found[side], lines[side] = operation, _where(operation, before, pairs, side, finding.owner)
-    better = _beside_the_operation(found["paddle"], found["torch"], values) if not finding.backward else None
+    better = None
+    if not finding.backward:
+        better = _beside_the_operation(found["paddle"], found["torch"], values, replays["torch"])
     if better and lines["paddle"]:
         lines["paddle"] = replace(better, built=lines["paddle"].built)
     return replace(divergence, port=lines["paddle"], reference=lines["torch"]), found["paddle"]
 
 
 def _beside_the_operation(
-    port: Operation | None, reference: Operation | None, values: Mapping[str, Values]
+    port: Operation | None, reference: Operation | None, values: Mapping[str, Values], replay: Replay
 ) -> Where | None:
     """Where it is not the operation that is wrong: it was told something wrong, or another one should have followed."""
     if port is None or not port.file:
         return None
-    if reference is not None and _goes_on_from(reference, port, values):
+    if reference is not None and _goes_on_from(reference, port, values, replay):
         row = statement_like(port.file, port.line, _statement_of(reference, port))
     else:
         told = _told_otherwise(port, reference, values)
@@ -116,7 +118,7 @@ def _told_otherwise(
     return None
 
 
-def _goes_on_from(reference: Operation, port: Operation, values: Mapping[str, Values]) -> bool:
+def _goes_on_from(reference: Operation, port: Operation, values: Mapping[str, Values], replay: Replay) -> bool:
     """Whether the reference's operation reads just what the port's has made: it is not the making that is wrong.
 
     Or what the port's only lays out anew, where the reference computes something of it first.
@@ -124,12 +126,21 @@ def _goes_on_from(reference: Operation, port: Operation, values: Mapping[str, Va
     made = _arrays(port.outputs, values["paddle"])
     if _lays_out(port, values["paddle"]) and not _lays_out(reference, values["torch"]):
         made += _arrays(port.inputs, values["paddle"])
-    read = _arrays(reference.inputs, values["torch"])
+    read = _arrays(reference.inputs, values["torch"]) + list(_handed_back(reference, values["torch"], replay))
     return any(mine.shape == other.shape and np.array_equal(mine, other) for mine in made for other in read)
 
 
 def _arrays(numbers: Sequence[int], values: Values) -> list[np.ndarray]:
     return [array for number in numbers if (array := values.array(number)) is not None]
+
+
+def _handed_back(operation: Operation, values: Values, replay: Replay) -> Iterator[np.ndarray]:
+    """What it reads of other calls, whose insides are not in the trace: the outputs of these."""
+    for number in operation.inputs:
+        maker = values.trace.values[number].operation
+        name = "" if maker is None else f"{values.trace.operations[maker].module}/out"
+        if values.array(number) is None and name in replay:
+            yield replay[name]
 
 
 def _lays_out(operation: Operation, values: Values) -> bool:
