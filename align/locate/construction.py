@@ -44,18 +44,17 @@ def wrongly_built(
     for buffer in buffers:
         own = names.get(buffer, buffer)
         blame = search.blame(own) if own in search.wrong else None
-        made = search.divergence(step, own, blame, 1) if blame else None
-        place = made and made.port and (made.port.file, made.port.line)
-        if made and place not in found:
-            found[place] = made, []
-        found.setdefault(place, (Divergence(step, "", "", float("inf"), None, None), []))[1].append(buffer)
+        unplaced = Divergence(step, "", "", float("inf"), None, None)
+        made = search.divergence(step, own, blame, 1) if blame else unplaced
+        place = made.port and (made.port.file, made.port.line)
+        found.setdefault(place, (made, []))[1].append(buffer)
     return [_told(made, buffers, names) for made, buffers in found.values()]
 
 
 def _told(made: Divergence, buffers: Sequence[str], names: Mapping[str, str]) -> Divergence:
     first, *others = buffers
     more = f" and {len(others)} more" if others else ""
-    module = names.get(first, first).rpartition(".")[0]
+    module = names.get(first, first).rpartition(".")[0] or ROOT_MODULE
     return replace(made, module=module, what=f"{first}{more}, as it is built; loaded weights would hide it")
 
 
