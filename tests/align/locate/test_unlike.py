@@ -22,6 +22,7 @@ def test_the_changed_line_is_named(unlike, bug):
     assert "/timm/" in found[0].reference.file
 
 
+@pytest.mark.slow
 def test_three_bugs_at_once(unlike):
     """Each downstream of the one before it; nothing else is blamed."""
     bugs = ("position-embedding-missing", "late-norm-epsilon", "final-norm-epsilon-1e-5")

@@ -99,9 +99,6 @@ BUGS = {
     "losses-not-averaged": (LOOP, "loss = loss / len(micro_batches)", "loss = loss", ("loop/loss",)),
 }
 
-# The others are run with --slow: each trains a port in both types.
-QUICK = {"drop-path-per-batch"}
-
 # The same masks in other words: a port that draws so is right.
 EQUIVALENT = {
     "floor": f"paddle.floor(keep_prob + paddle.rand(shape, x.dtype))  # {MASK}",
@@ -135,7 +132,8 @@ def judge(tmp_path_factory):
         yield of
 
 
-@pytest.mark.parametrize("name", [b if b in QUICK else pytest.param(b, marks=pytest.mark.slow) for b in BUGS])
+@pytest.mark.slow  # each trains a port in both types; the wrong mask below is red too
+@pytest.mark.parametrize("name", BUGS)
 def test_a_bug_is_red(judge, name):
     file, text, replacement, rows = BUGS[name]
     verdict = judge(name, file, text, replacement)
@@ -176,15 +174,12 @@ def test_a_wrong_mask_is_named_with_its_line(judge):
     assert "DropPath(drop_path)" in found.port.built["code"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
         ("drop_path_rate * i / sum(depth)", "drop_path_rate * (i + 1) / sum(depth)"),
-        pytest.param(
-            "Attention(dim, num_heads, attn_drop, drop)",
-            "Attention(dim, num_heads, drop, attn_drop)",
-            marks=pytest.mark.slow,
-        ),
+        ("Attention(dim, num_heads, attn_drop, drop)", "Attention(dim, num_heads, drop, attn_drop)"),
     ],
 )
 def test_a_wrong_rate_is_blamed_where_it_is_made(judge, right, wrong):
