@@ -79,8 +79,11 @@ def watched(browser):
 
 
 @pytest.fixture(scope="module")
-def misaligned(align, root, tmp_path_factory):
-    """The folder of a run of a port with two bugs: how images are resized, and one epsilon."""
+def misaligned(browser, align, root, tmp_path_factory):
+    """The folder of a run of a port with two bugs: how images are resized, and one epsilon.
+
+    It asks for the browser first: without one nothing is run.
+    """
     folder = tmp_path_factory.mktemp("misaligned")
     for package in ("align", "torch_ref", "paddle_impl"):
         shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -148,7 +151,8 @@ def test_the_module_tree_folds_and_leads_to_a_modules_rows(misaligned, watched):
     assert not page.locator("#tree a[title='transformers.0.blocks.0.norm1']").is_visible()
     page.click("#tree a[title='pools.0']")
     watched.until("!document.querySelector('#module').hidden")
-    assert all("pools.0" in name for name in watched.texts("#body td.name-cell"))
+    names = watched.texts("#body td.name-cell")
+    assert names and all("pools.0" in name for name in names)
 
 
 def test_search_sort_and_keyboard(misaligned, watched):
