@@ -46,6 +46,11 @@ def align_arguments(words):
     return ["run", step[1], *words[2:]] if step else None
 
 
+def is_run_elsewhere(words):
+    """Of a page with files of its own: tests/test_check_page.py types it."""
+    return words[0] == "cp" or words[1:3] == ["-m", "pytest"]
+
+
 @pytest.fixture
 def parse(monkeypatch):
     """Parse arguments as `align` does, with nothing executed; the answer is the namespace."""
@@ -61,20 +66,56 @@ def parse(monkeypatch):
 
 
 TYPED = {
-    shlex.join(words): words for page in WITH_COMMANDS for words in commands(page)
+    shlex.join(words): words for page in WITH_COMMANDS for words in commands(page) if not is_run_elsewhere(words)
 }  # README_cn.md repeats README.md
+TRAINING = {line: words for line, words in TYPED.items() if words[:2] == [".venv/bin/python", "-m"]}
+PACKAGES = ("torch_ref", "paddle_impl")
+WRONG = "--data imagenet --eval --pretraind"  # no command of a page: that the parser would refuse it
+PARSE = """
+import contextlib, importlib, io, json, shlex, sys
+
+parse = importlib.import_module(f"{sys.argv[1]}.recipe").parse_arguments
+refused = {}
+for arguments in sys.argv[2:]:
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            parse(shlex.split(arguments))
+    except SystemExit:
+        refused[arguments] = told.getvalue()
+print(json.dumps(refused))
+"""
 
 
-@pytest.mark.parametrize("words", [pytest.param(words, id=line) for line, words in TYPED.items()])
-def test_a_command_can_be_typed(words, parse, run_python):
-    if words[0] == "cp" or words[1:3] == ["-m", "pytest"]:  # tests/test_check_page.py runs them
-        return
-    if words[:2] == [".venv/bin/python", "-m"]:  # in a process of its own: it imports a framework
-        package = words[2].removesuffix(".train")
-        assert package in ("torch_ref", "paddle_impl")
-        code = f"import sys; from {package}.recipe import parse_arguments; parse_arguments(sys.argv[1:])"
-        run_python(code, *words[3:])
-        return
+@pytest.fixture(scope="module")
+def refused(run_python):
+    """By package, what its training program says to the arguments that it refuses, of all that the pages give it.
+
+    Each package in one process, because it imports a framework.
+    """
+
+    def answers(package):
+        given = [shlex.join(words[3:]) for words in TRAINING.values() if words[2] == f"{package}.train"]
+        return json.loads(run_python(PARSE, package, WRONG, *given).stdout.splitlines()[-1])
+
+    return {package: answers(package) for package in PACKAGES}
+
+
+@pytest.mark.parametrize("words", [pytest.param(words, id=line) for line, words in TRAINING.items()])
+def test_a_training_command_can_be_typed(words, refused):
+    assert words[2] in [f"{package}.train" for package in PACKAGES]
+    assert shlex.join(words[3:]) not in refused[words[2].removesuffix(".train")]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_wrong_training_command_is_noticed(package, refused):
+    assert "unrecognized arguments: --pretraind" in refused[package][WRONG]
+
+
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, id=line) for line, words in TYPED.items() if line not in TRAINING]
+)
+def test_a_command_can_be_typed(words, parse):
     if words[0] != ".venv/bin/align":
         assert words[0] == "bash"
         assert (ROOT / words[1]).is_file()
