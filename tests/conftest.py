@@ -1,11 +1,17 @@
-"""Fixtures for every test: a Python process of its own, because no test process may hold both frameworks."""
+"""Fixtures for every test: Python processes of their own, because no test process may hold both frameworks."""
 
+import argparse
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from align.cli import check
+from align.compare import waivers
+from align.gate import reported
+from align.running import Running
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,3 +50,22 @@ def run_python():
         return result
 
     return run
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    """A function that gives the verdict of `align check` with these words.
+
+    The sides' processes stay for the module's tests, so that each imports its framework once. They keep what else they
+    have imported, too: a model that a test changes needs a file name of its own.
+    """
+    out = tmp_path_factory.mktemp("checked")
+    with Running() as running:
+
+        def verdict(*words):
+            parser = argparse.ArgumentParser()
+            check.configure(parser)
+            options = check.options_of(parser.parse_args([*map(str, words), "--out", str(out)]))
+            return reported(options, waivers.read(None, None), processes=running.of(options), logs=False)
+
+        yield verdict

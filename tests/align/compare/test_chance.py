@@ -1,7 +1,5 @@
 """A branch that rounding takes otherwise in one run is no fault of precision; a fault is there in every run."""
 
-import json
-
 import pytest
 
 from align.compare.chance import forgiven, imprecise
@@ -85,15 +83,18 @@ class Once(Always):
 }
 
 
-@pytest.mark.parametrize(("port", "code"), [("Once", 0), ("Always", 1)])
-def test_a_real_port_is_asked_again(run_python, tmp_path, port, code):
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
     for side, text in PAIR.items():
-        (tmp_path / f"net_{side}.py").write_text(text)
-    main = "import sys; from align.cli import main; sys.exit(main(sys.argv[1:]))"
-    paths = tmp_path / "net_torch.py:Net", tmp_path / f"net_paddle.py:{port}"
-    asked = "check", *map(str, paths), "--input", "4,6", "--step", "forward", "--out", tmp_path / "out", "--json"
-    result = run_python(main, *asked, check=False)
-    assert result.returncode == code, result.stdout + result.stderr
-    rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
-    noted = [row["name"] for row in rows if "a branch that lies within rounding" in row["reason"]]
+        (folder / f"net_{side}.py").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(("port", "expected"), [("Once", "aligned"), ("Always", "misaligned")])
+def test_a_real_port_is_asked_again(checked, pair, port, expected):
+    words = pair / "net_torch.py:Net", pair / f"net_paddle.py:{port}", "--input", "4,6", "--step", "forward"
+    result = checked(*words)
+    assert result.verdict == expected, [row for row in result.rows if row.bad]
+    noted = [row.name for row in result.rows if "a branch that lies within rounding" in row.reason]
     assert bool(noted) is (port == "Once")

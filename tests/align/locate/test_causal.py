@@ -1,13 +1,6 @@
 """`align check` on a decoder: a mask with infinities, tables that constructors make, helpers, a loop, an exception."""
 
-import argparse
-
 import pytest
-
-from align.cli import check
-from align.compare import waivers
-from align.gate import reported
-from align.running import Running
 
 BUGS = {
     "a-helper-not-called": ("q, k = rotated(q), rotated(k)", "q, k = rotated(q), k"),
@@ -23,24 +16,19 @@ BUGS = {
 
 
 @pytest.fixture(scope="module")
-def verdict(root, tmp_path_factory):
+def verdict(checked, root, tmp_path_factory):
     """The verdict on a port with a text replaced, and the replaced text's line."""
     models, folder = root / "tests/models", tmp_path_factory.mktemp("causal")
     text = (models / "causal_paddle.py").read_text()
-    with Running() as running:
 
-        def of(find, replacement):
-            assert text.count(find) == 1
-            line = text[: text.index(find)].count("\n") + 1
-            port = folder / f"port_{line}_{abs(hash(replacement))}.py"
-            port.write_text(text.replace(find, replacement))
-            words = [f"{models}/causal_torch.py:Net", f"{port}:Net", "--input", "3,5:int64<30"]
-            parser = argparse.ArgumentParser()
-            check.configure(parser)
-            options = check.options_of(parser.parse_args([*words, "--out", str(folder / "out")]))
-            return reported(options, waivers.read(None, None), processes=running.of(options), logs=False), line
+    def of(find, replacement):
+        assert text.count(find) == 1
+        line = text[: text.index(find)].count("\n") + 1
+        port = folder / f"port_{line}_{abs(hash(replacement))}.py"
+        port.write_text(text.replace(find, replacement))
+        return checked(f"{models}/causal_torch.py:Net", f"{port}:Net", "--input", "3,5:int64<30"), line
 
-        yield of
+    return of
 
 
 def test_the_right_port_is_aligned(verdict):

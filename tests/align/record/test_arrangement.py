@@ -67,23 +67,21 @@ def test_what_a_mask_does_not_fit_is_not_described(values):
     assert slices(np.float64(1.0), ()) is None
 
 
-def check(run_python, port, out):
-    code = "import sys; from align.cli import main; sys.exit(main(sys.argv[1:]))"
+def verdict(checked, port):
     models = MODELS / "rearranged_torch.py:Mixer", MODELS / f"rearranged_paddle.py:{port}"
-    result = run_python(code, "check", *map(str, models), "--input", "4,12,16", "--out", out, check=False)
-    return result, [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    return checked(*models, "--input", "4,12,16")
 
 
-def test_a_port_with_its_tokens_before_its_batch_and_its_class_token_last_is_aligned(run_python, tmp_path):
-    result, rows = check(run_python, "Mixer", tmp_path)
-    assert result.returncode == 0, result.stdout + result.stderr
-    named = {(row["step"], row["name"]): row["verdict"] for row in rows}
+def test_a_port_with_its_tokens_before_its_batch_and_its_class_token_last_is_aligned(checked):
+    result = verdict(checked, "Mixer")
+    assert result.verdict == "aligned", [row for row in result.rows if row.bad]
+    named = {(row.step, row.name): row.verdict for row in result.rows}
     assert named["forward", "training"] == named["bp_align", "grad/hidden.weight"] == "aligned"
     assert named["bp_align", "draws/training"] == "aligned"
 
 
-def test_another_rate_is_seen_in_it(run_python, tmp_path):
-    result, rows = check(run_python, "AnotherRate", tmp_path)
-    assert result.returncode == 1, result.stdout + result.stderr
-    wrong = {row["name"] for row in rows if row["verdict"] == "misaligned"}
+def test_another_rate_is_seen_in_it(checked):
+    result = verdict(checked, "AnotherRate")
+    assert result.verdict == "misaligned"
+    wrong = {row.name for row in result.rows if row.verdict == "misaligned"}
     assert {"training", "draw/(model)/0/mask"} <= wrong

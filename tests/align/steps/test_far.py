@@ -1,7 +1,5 @@
 """Inputs far from zero: where an activation is cut off, what leaves that out is seen, and named."""
 
-import json
-
 import pytest
 
 REFERENCE = """
@@ -38,33 +36,32 @@ class Net(nn.Layer):
 """
 
 
-@pytest.fixture
-def check(run_python, tmp_path):
-    (tmp_path / "reference.py").write_text(REFERENCE)
-    (tmp_path / "port.py").write_text(PORT)
+@pytest.fixture(scope="module")
+def verdict(checked, tmp_path_factory):
+    """The verdict on `forward` of a pair, and that on each of its rows by name."""
+    folder = tmp_path_factory.mktemp("far")
+    (folder / "reference.py").write_text(REFERENCE)
+    (folder / "port.py").write_text(PORT)
 
-    def run(reference, port):
-        code = "import sys; from align.cli import main; sys.exit(main(sys.argv[1:]))"
-        paths = f"{tmp_path}/reference.py:{reference}", f"{tmp_path}/port.py:{port}"
-        asked = ("check", *paths, "--input", "3,3,16,20", "--step", "forward", "--out", tmp_path / "out", "--json")
-        result = run_python(code, *asked, check=False)
-        rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
-        return result, {row["name"]: row["verdict"] for row in map(json.loads, rows)}
+    def of(reference, port):
+        paths = f"{folder}/reference.py:{reference}", f"{folder}/port.py:{port}"
+        result = checked(*paths, "--input", "3,3,16,20", "--step", "forward")
+        return result, {row.name: row.verdict for row in result.rows}
 
-    return run
+    return of
 
 
-def test_a_relu_for_a_relu6(check):
-    result, rows = check("Net", 'Net("ReLU")')
-    assert result.returncode == 1, result.stdout + result.stderr
+def test_a_relu_for_a_relu6(verdict):
+    result, rows = verdict("Net", 'Net("ReLU")')
+    assert result.verdict == "misaligned"
     assert (rows["output"], rows["far/output"]) == ("aligned", "misaligned")
-    found = json.loads(result.stdout)["first_divergence"]
-    assert found["module"] == "act"
-    assert "limit 6" in found["cause"]["text"]
+    found = result.divergences[0]
+    assert found.module == "act"
+    assert "limit 6" in found.cause["text"]
 
 
 @pytest.mark.parametrize(("reference", "there"), [("Net", True), ("Narrow", False)])
-def test_a_right_port_is_aligned_and_what_the_reference_refuses_is_left_out(check, reference, there):
-    result, rows = check(reference, "Net")
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_a_right_port_is_aligned_and_what_the_reference_refuses_is_left_out(verdict, reference, there):
+    result, rows = verdict(reference, "Net")
+    assert result.verdict == "aligned", [row for row in result.rows if row.bad]
     assert ("far/output" in rows) is there
