@@ -2,7 +2,7 @@
 
 import pytest
 
-from align.errors import EnvironmentFault
+from align.errors import EnvironmentFault, UsageError
 from align.record.process import SideProcess
 
 
@@ -44,6 +44,6 @@ def test_a_copy_that_dies_is_told_and_leaves_the_original(process):
 
 def test_an_error_does_not_end_a_copy(process):
     with process.copied():
-        with pytest.raises(Exception, match="no_such_run"):
+        with pytest.raises(UsageError, match="torch side, forward: KeyError: 'no_such_run'"):
             process.request("step", run="no_such_run", step="forward")
         assert "torch" in loaded(process)
