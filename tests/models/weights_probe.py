@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,8 @@ LINEARS = [
     *(f"transformers.{i}.blocks.0.mlp.fc2.weight" for i in range(3)),
     *("pools.0.fc.weight", "pools.1.fc.weight", "head.weight", "head_dist.weight"),
 ]
+
+NETWORK = ("socket.getaddrinfo", "socket.connect")  # audit events of Python's own sockets
 
 
 def reference(shapes, dtype="f4"):
@@ -67,13 +68,12 @@ class Probe:
         return model.bfloat16() if self.torch else model.to(dtype="bfloat16")
 
     def error(self, call):
-        """(text, seconds) of the WeightsError; any other exception ends the probe."""
-        start = time.perf_counter()
+        """The text of the WeightsError; any other exception ends the probe."""
         try:
             call()
         except self.weights.WeightsError as error:
-            return str(error), time.perf_counter() - start
-        return None, time.perf_counter() - start
+            return str(error)
+        return None
 
     def differences(self, state, other):
         assert state.keys() == other.keys(), sorted(state.keys() ^ other.keys())
@@ -94,12 +94,12 @@ class Probe:
         self.facts["widened"] = self.differences(self.weights.reference_state(double), wide)
         self.weights.load_reference_state(self.tiny(), wide)  # float64 that float32 holds exactly
         lossy = wide | {"norm.bias": wide["norm.bias"] + 1e-12}
-        self.facts["lossy"] = self.error(lambda: self.weights.load_reference_state(self.tiny(), lossy))[0]
+        self.facts["lossy"] = self.error(lambda: self.weights.load_reference_state(self.tiny(), lossy))
         rounded = self.tiny()
         self.weights.load_reference_state(rounded, lossy, cast=True)
         self.facts["cast"] = self.differences(self.weights.reference_state(rounded), self.state)
         half = self.half(self.tiny())
-        self.facts["lossy half"] = self.error(lambda: self.weights.load_reference_state(half, self.state))[0]
+        self.facts["lossy half"] = self.error(lambda: self.weights.load_reference_state(half, self.state))
         self.weights.load_reference_state(half, self.state, cast=True)
         near = self.weights.reference_state(half)
         self.facts["half"] = max(float(abs(near[key] / self.state[key] - 1).max()) for key in near)
@@ -130,7 +130,7 @@ class Probe:
         fresh = self.tiny()
         before = self.weights.reference_state(fresh)
         for name, state in {"missing": missing, "extra": extra, "turned": turned, "nothing": {}}.items():
-            self.facts[name] = self.error(lambda state=state: self.weights.load_reference_state(fresh, state))[0]
+            self.facts[name] = self.error(lambda state=state: self.weights.load_reference_state(fresh, state))
         self.facts["changed by failures"] = self.differences(self.weights.reference_state(fresh), before)
 
     def files(self):
@@ -146,18 +146,18 @@ class Probe:
         strided = {key: np.asfortranarray(array) for key, array in state.items()}
         weights.write_weights(self.folder / "strided.safetensors", strided, self.model)
         self.facts["file strided"] = self.differences(weights.read_weights(self.folder / "strided.safetensors"), state)
-        self.facts["write another"] = self.error(lambda: weights.write_weights(self.native, {}, self.model))[0]
+        self.facts["write another"] = self.error(lambda: weights.write_weights(self.native, {}, self.model))
         self.facts["write elsewhere"] = self.error(
             lambda: weights.write_weights(self.folder / "none" / "x.safetensors", state, self.model)
-        )[0]
+        )
         self.facts["write elsewhere, natively"] = self.error(
             lambda: weights.write_weights(self.folder / "none" / f"x{self.suffix}", state, self.model)
-        )[0]
+        )
         for suffix in (self.suffix, ".safetensors"):
             (self.folder / f"taken{suffix}").mkdir()  # the file is written aside, and cannot be moved there
             self.facts[f"write taken{suffix}"] = self.error(
                 lambda suffix=suffix: weights.write_weights(self.folder / f"taken{suffix}", state, self.model)
-            )[0]
+            )
         self.facts["left over"] = [name for name in os.listdir(self.folder) if name.startswith(".")]
 
     def bad_files(self):
@@ -169,14 +169,14 @@ class Probe:
             for name, data in bad.items():
                 path = self.folder / f"bad{suffix}"
                 path.write_bytes(data)
-                results[f"{suffix} {name}"] = self.error(lambda path=path: self.tiny(pretrained=path))[0]
+                results[f"{suffix} {name}"] = self.error(lambda path=path: self.tiny(pretrained=path))
         self.facts["bad files"] = results
         (self.folder / "folder.safetensors").mkdir()
         for name in ("none.safetensors", "folder.safetensors", f"x{self.foreign}", "x.bin"):
             path = self.folder / name
             if not path.exists() and name.startswith("x"):
                 path.write_bytes(b"content")
-            self.facts[name] = self.error(lambda path=path: self.tiny(pretrained=path))[0]
+            self.facts[name] = self.error(lambda path=path: self.tiny(pretrained=path))
 
     def other_dtypes(self):
         from safetensors import TensorSpec, serialize_file
@@ -209,14 +209,17 @@ class Probe:
         self.facts["from text"] = self.differences(
             self.weights.reference_state(self.tiny(pretrained=str(path))), self.state
         )
-        self.facts["of another"] = self.error(lambda: self.pit.pit_ti(**TINY, pretrained=path))[0]
-        self.facts["other classes"] = self.error(lambda: self.tiny(pretrained=path, num_classes=5))[0]
+        self.facts["of another"] = self.error(lambda: self.pit.pit_ti(**TINY, pretrained=path))
+        self.facts["other classes"] = self.error(lambda: self.tiny(pretrained=path, num_classes=5))
 
     def hub(self):
         """HF_HUB_OFFLINE is as the caller set it; HF_HOME holds pit_ti_distilled only."""
         model = self.tiny(pretrained=True)
         self.facts["hub"] = self.differences(self.weights.reference_state(model), self.state)
+        connections = []
+        sys.addaudithook(lambda event, _: connections.append(event) if event in NETWORK else None)
         self.facts["hub without the file"] = self.error(lambda: self.pit.pit_ti(**TINY, pretrained=True))
+        self.facts["connections"] = connections.copy()
 
     def variants(self):
         found = {}
@@ -232,8 +235,8 @@ class Probe:
         self.facts["variants"] = found
         self.facts["no variant"] = self.error(
             lambda: self.weights.infer_variant(state | {"pos_embed": np.empty((1, 5, 2, 2))})
-        )[0]
-        self.facts["no pit"] = self.error(lambda: self.weights.infer_variant({"fc.weight": np.empty((2, 2))}))[0]
+        )
+        self.facts["no pit"] = self.error(lambda: self.weights.infer_variant({"fc.weight": np.empty((2, 2))}))
 
     def names(self):
         names = ["pools.0.conv.weight", "pools.1.fc.bias", "transformers.0.blocks.1.attn.qkv.weight", "head.bias"]
@@ -241,7 +244,7 @@ class Probe:
         self.facts["names back"] = [
             self.weights.timm_to_official(self.weights.official_to_timm(name)) for name in names
         ] == names
-        self.facts["old timm"] = self.error(lambda: self.weights.timm_to_official("transformers.0.pool.conv.weight"))[0]
+        self.facts["old timm"] = self.error(lambda: self.weights.timm_to_official("transformers.0.pool.conv.weight"))
 
     def batch_norm(self):
         """A model that is no PiT, with a square Linear in the root of a Sequential and BatchNorm's buffers."""
@@ -259,7 +262,7 @@ class Probe:
         self.weights.load_reference_state(model, counted)
         self.facts["counter of nothing"] = self.error(
             lambda: self.weights.load_reference_state(model, state | {"0.num_batches_tracked": np.array(5)})
-        )[0]
+        )
 
 
 def main(package, folder):
