@@ -1,8 +1,15 @@
 """`--map FILE`: a user's names win, and names that nobody has are refused."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+
+from align import mapping
+from align.cases import find
+from align.errors import UsageError
+from align.record.context import Context
 
 
 @pytest.fixture
@@ -42,33 +49,72 @@ def test_a_wrong_file_is_believed_too(align, mapped, tmp_path):
     assert {d["module"] for d in verdict["divergences"]} == {"head", "head_dist"}
 
 
-BAD = [
+# One that each side's process refuses; the other ways are tried without processes below.
+REFUSED = [
     (
         '[modules]\n"pools.9" = "pools.0"\n',
         "[modules] names 'pools.9', which the reference does not have; near: pools.",
     ),
-    ('[modules]\n"pools.0" = "pool.0"\n', "[modules] names 'pool.0', which the port does not have; near: pools.0"),
-    ('[parameters]\n"head.bia" = "head.bias"\n', "[parameters] names 'head.bia', which the reference does not have"),
     ('[parameters]\n"head.bias" = "hat.bias"\n', "[parameters] names 'hat.bias', which the port does not have"),
-    ('[parameters]\n"head.bias" = "norm.bias"\n', "would both be norm.bias of the port"),
-    ('[modules]\n"a" = "c"\n"b" = "c"\n', "both 'a' and 'b' are 'c' of the port"),
-    ("[modules]\na.b = 'c'\n", "quote the names, which hold dots"),
-    ("[layers]\n", "expected the tables [modules] and [parameters], found 'layers'"),
-    ("modules", "not TOML"),
 ]
 
 
-@pytest.mark.parametrize(("text", "message"), BAD)
-def test_a_file_that_cannot_be_meant(align, mapped, tmp_path, text, message):
+@pytest.mark.parametrize(("text", "message"), REFUSED)
+def test_a_run_by_a_file_that_cannot_be_meant(align, mapped, tmp_path, text, message):
     result = align("run", "forward", "--case", "pit_probe", "--map", mapped(text), "--out", tmp_path / "out")
     assert result.returncode == 2, result.stdout + result.stderr
     assert message in result.stderr
     assert not (tmp_path / "out/verdict.json").exists()
 
 
-def test_a_file_that_is_not_there(align, tmp_path):
-    result = align("diff", tmp_path, "--map", tmp_path / "none.toml")
+def test_a_module_that_the_port_does_not_have(mapped):
+    tables = mapping.read(mapped('[modules]\n"pools.0" = "pool.0"\n'))
+    with pytest.raises(UsageError) as caught:
+        mapping.check(tables, "modules", "paddle", ["pools.0", "head"])
+    assert str(caught.value) == "--map: [modules] names 'pool.0', which the port does not have; near: pools.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '"head.bia" = "head.bias"',
+            "[parameters] names 'head.bia', which the reference does not have; near: head.bias",
+        ),
+        ('"head.bias" = "norm.bias"', "head.bias and norm.bias of the reference would both be norm.bias of the port"),
+    ],
+)
+def test_parameters_that_cannot_be_meant(mapped, text, message):
+    """By what a port knows of the plan's weights, which are the reference's."""
+    case = replace(find("pit_probe"), mapping=mapping.read(mapped(f"[parameters]\n{text}\n")))
+    weights = {f"weights/{name}": SimpleNamespace(shape=(4,)) for name in ("head.bias", "norm.bias")}
+    plan = SimpleNamespace(tensors=SimpleNamespace(entries=weights))
+    with pytest.raises(UsageError) as caught:
+        Context(SimpleNamespace(name="paddle"), case, plan, "float32", None, None, None).naming  # noqa: B018
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[modules]\n"a" = "c"\n"b" = "c"\n', "both 'a' and 'b' are 'c' of the port"),
+        ("[modules]\na.b = 'c'\n", "quote the names, which hold dots"),
+        ("[layers]\n", "expected the tables [modules] and [parameters], found 'layers'"),
+        ("modules", "not TOML"),
+    ],
+)
+def test_a_file_that_says_something_else(mapped, text, message):
+    path = mapped(text)
+    with pytest.raises(UsageError) as caught:
+        mapping.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_not_there(align, finished, tmp_path):
+    result = align("diff", finished[0], "--map", tmp_path / "none.toml")
     assert result.returncode == 2
+    assert f"{tmp_path}/none.toml: cannot read the mapping: No such file" in result.stderr
 
 
 def test_of_recordings(align, finished, mapped):
