@@ -15,6 +15,7 @@ from align.mutate.attempt import as_runs
 from align.pipeline import TWIN, Options
 from align.record.manifest import Recording, latest
 from align.sides import SIDES
+from align.steps.loss import SQUARE
 
 DTYPES = ("float32", TWIN)
 SCENARIOS = ("", "adamw", "adam", "sgd", "momentum", "clipped", "unclipped", "scheduled", "resumed", "resumed_momentum")
@@ -46,7 +47,9 @@ def cause_of(rows, port, row):
 
 def test_every_loss_is_made_again(losses):
     given = criterion.given(losses, exact=True)
-    for name, formula in criteria(given).items():
+    formulas = criteria(given)
+    assert formulas.keys() == {name for name in losses.reference if "/" not in name and not name.startswith(SQUARE)}
+    for name, formula in formulas.items():
         for side in (losses.reference, losses.port):
             made = formula.vector()
             assert own_error(made[:1], side[name].reshape(1)) <= LIMIT

@@ -19,7 +19,8 @@ EPSILON = Mutant("epsilon", "forward", "paddle_impl/pit.py", "nn.LayerNorm(dim, 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mutants")
-    return Runner(Options(find("pit_probe"), folder, ("forward",)), folder)
+    with Runner(Options(find("pit_probe"), folder, ("forward",)), folder) as made:
+        yield made
 
 
 def test_a_bug_is_seen_where_it_is(runner):
@@ -48,8 +49,8 @@ def test_the_reference_is_recorded_once(runner):
     options = runner.reference()
     recordings = sorted(options.folder.glob(f"torch-*/{MANIFEST}"))
     times = [path.stat().st_mtime_ns for path in recordings]
-    again = Runner(options, options.out.parent)
-    assert again.reference().out == options.out
+    with Runner(options, options.out.parent) as again:
+        assert again.reference().out == options.out
     assert [path.stat().st_mtime_ns for path in sorted(options.folder.glob(f"torch-*/{MANIFEST}"))] == times
     assert len(recordings) == 2
     assert not list(options.folder.glob("paddle-*"))  # the port's are removed with its copy
