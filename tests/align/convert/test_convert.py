@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -35,11 +37,12 @@ np.save(sys.argv[2], model(images).numpy())
 PADDLE_LOGITS = """
 import sys, numpy as np, paddle
 from paddle_impl import pit
-model = pit.pit_ti_distilled(pretrained=sys.argv[1], num_classes=256, image_size=(64, 48)).to(dtype="float64")
-model.eval()
 images = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 3, 64, 48)))
-with paddle.no_grad():
-    np.save(sys.argv[2], model(images).numpy())
+for weights in sys.argv[1:-1]:
+    model = pit.pit_ti_distilled(pretrained=weights, num_classes=256, image_size=(64, 48)).to(dtype="float64")
+    model.eval()
+    with paddle.no_grad():
+        np.save(f"{sys.argv[-1]}/{weights.rpartition('/')[2]}.npy", model(images).numpy())
 """
 
 
@@ -63,9 +66,20 @@ def align(root):
     return run
 
 
+class Chain(NamedTuple):
+    """One set of weights, handed from format to format, with both sets of keys; and what was printed.
+
+    A file stood in the way of the last conversion, which was refused, and then done with --force.
+    """
+
+    folder: Path
+    printed: list[subprocess.CompletedProcess]
+    refused: subprocess.CompletedProcess
+    kept: str  # what the file in the way held after that
+
+
 @pytest.fixture(scope="module")
 def files(align, run_python, tmp_path_factory):
-    """One set of weights, handed from format to format, with both sets of keys; and what was printed."""
     folder = tmp_path_factory.mktemp("files")
     run_python(MAKE, folder / "a.pth")
     printed = [
@@ -73,13 +87,17 @@ def files(align, run_python, tmp_path_factory):
         align(folder / "b.pdparams", folder / "c.safetensors", "--keys", "timm", "--model", "pit_ti_distilled"),
         align(folder / "c.safetensors", folder / "d.pdparams", "--keys", "timm"),
         align(folder / "d.pdparams", folder / "e.pth", "--json"),
-        align(folder / "e.pth", folder / "f.safetensors"),
     ]
-    return folder, printed
+    last = folder / "f.safetensors"
+    last.write_text("mine")
+    refused = align(folder / "e.pth", last, check=False)
+    kept = last.read_text()
+    printed.append(align(folder / "e.pth", last, "--force"))
+    return Chain(folder, printed, refused, kept)
 
 
 def test_the_values_survive_every_format(files):
-    folder, _ = files
+    folder = files.folder
     first, last = load_file(folder / "c.safetensors"), load_file(folder / "f.safetensors")
     assert len(first) == len(last) == 162
     for name, array in last.items():
@@ -88,7 +106,7 @@ def test_the_values_survive_every_format(files):
 
 
 def test_only_the_weights_of_linear_layers_are_transposed(files):
-    folder, _ = files
+    folder = files.folder
     torch, paddle = load_file(folder / "f.safetensors"), read_pdparams(folder / "b.pdparams")
     assert torch.keys() == paddle.keys()
     for name, array in torch.items():
@@ -98,16 +116,18 @@ def test_only_the_weights_of_linear_layers_are_transposed(files):
 
 
 def test_both_frameworks_compute_the_same_from_the_converted_files(files, run_python, tmp_path):
-    folder, _ = files
+    folder = files.folder
     run_python(TORCH_LOGITS, folder / "a.pth", tmp_path / "torch.npy")
-    for name in ("b.pdparams", "c.safetensors", "d.pdparams"):
-        run_python(PADDLE_LOGITS, folder / name, tmp_path / "paddle.npy")
-        ours, theirs = np.load(tmp_path / "paddle.npy"), np.load(tmp_path / "torch.npy")
+    names = ("b.pdparams", "c.safetensors", "d.pdparams")
+    run_python(PADDLE_LOGITS, *(folder / name for name in names), tmp_path)
+    theirs = np.load(tmp_path / "torch.npy")
+    for name in names:
+        ours = np.load(tmp_path / f"{name}.npy")
         assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < 1e-12, name  # 1e-15 seen; a transpose: 1
 
 
 def test_it_says_what_it_did(files):
-    folder, printed = files
+    folder, printed = files.folder, files.printed
     lines = printed[0].stdout.splitlines()
     assert lines[:-1] == [
         f"read     {folder}/a.pth: pit_ti_distilled, 162 tensors, by torch",
@@ -129,7 +149,7 @@ def test_it_says_what_it_did(files):
 
 
 def test_nothing_else_is_left(files):
-    folder, _ = files
+    folder = files.folder
     assert sorted(os.listdir(folder)) == [
         "a.pth",
         "b.pdparams",
@@ -140,20 +160,18 @@ def test_nothing_else_is_left(files):
     ]
 
 
-def test_an_existing_file_is_replaced_only_by_force(files, align, tmp_path):
-    folder, _ = files
-    target = tmp_path / "x.safetensors"
-    target.write_text("mine")
-    result = align(folder / "e.pth", target, check=False)
-    assert result.returncode == 2
-    assert result.stderr == f"align: error: {target}: exists already; choose another name, or replace it with --force\n"
-    assert target.read_text() == "mine"
-    align(folder / "e.pth", target, "--force")
-    assert target.read_bytes() == (folder / "f.safetensors").read_bytes()
+def test_an_existing_file_is_replaced_only_by_force(files):
+    target = files.folder / "f.safetensors"
+    assert files.refused.returncode == 2
+    assert files.refused.stderr == (
+        f"align: error: {target}: exists already; choose another name, or replace it with --force\n"
+    )
+    assert files.kept == "mine"
+    assert len(load_file(target)) == 162
 
 
 def test_unusable_arguments(files, tmp_path):
-    folder, _ = files
+    folder = files.folder
     for source, target, words in (
         (folder / "none.pth", tmp_path / "x.pth", "none.pth: there is no such file"),
         (
@@ -170,7 +188,7 @@ def test_unusable_arguments(files, tmp_path):
 
 
 def test_unusable_weights(files, align, tmp_path):
-    folder, _ = files
+    folder = files.folder
     whole = (folder / "b.pdparams").read_bytes()
     (tmp_path / "cut.pdparams").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "run.pdparams").write_bytes(b"cposix\nsystem\n(X\x04\x00\x00\x00exittR.")
@@ -199,7 +217,7 @@ def interpreter(path, body):
 
 
 def test_interpreters_that_cannot(files, tmp_path):
-    folder, _ = files
+    folder = files.folder
     bare = interpreter(tmp_path / "bare", "os.execv(sys.executable, [sys.executable, '-S', *arguments])")
     for python, words in (
         (str(tmp_path / "none"), "--torch-python .*none: cannot be started: No such file"),
@@ -215,7 +233,7 @@ def test_interpreters_that_cannot(files, tmp_path):
 
 def test_a_file_that_does_not_read_back_is_not_kept(files, tmp_path):
     """A writer that loses one bit: after `write`, the last byte of the file is another."""
-    folder, _ = files
+    folder = files.folder
     body = """
 code = subprocess.call([sys.executable, *arguments])
 if "write" in arguments:
@@ -234,7 +252,7 @@ sys.exit(code)
 
 
 def test_killed_half_way_it_leaves_no_target_and_can_run_again(files, root, align, tmp_path):
-    folder, _ = files
+    folder = files.folder
     body = """
 code = subprocess.call([sys.executable, *arguments])
 open(os.path.join(os.path.dirname(sys.argv[0]), "written"), "w").close()
@@ -259,7 +277,7 @@ sys.exit(code)
 
 def test_a_disk_that_takes_no_more(files, root, tmp_path):
     """The shell's limit on the size of a file stands for the disk: the system refuses the bytes in the same way."""
-    folder, _ = files
+    folder = files.folder
     line = f"ulimit -f 2000; exec {sys.executable} -m align convert {folder}/e.pth {tmp_path}/x.pdparams"
     result = subprocess.run(["bash", "-c", line], cwd=root, capture_output=True, text=True)
     assert result.returncode == 3, result.stderr
