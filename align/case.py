@@ -74,7 +74,7 @@ class Case:
     Without one the models stand alone: the steps are `forward` and `bp_align`, and backward begins at fixed cotangents.
     """
 
-    name: str
+    name: str  # of a folder, too
     reference: str
     port: str
     build: Mapping[str, Any] = field(default_factory=dict)
@@ -96,6 +96,12 @@ class Case:
     steps: tuple[str, ...] = STEPS
     seed: int = 20210330  # the day PiT was submitted to arXiv (2103.16302); any other would do
     summary: str = ""
+
+    def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or set(self.name) & {"/", "\\", "\0"}:
+            raise UsageError(f"a case called {self.name!r}: it is the name of a folder too; give a plain one")
+        if self.seed < 0:
+            raise UsageError(f"case {self.name}: the seed is {self.seed}; give 0 or more")
 
     def builder(self, side: str) -> str:
         return self.reference if side == "torch" else self.port

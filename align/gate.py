@@ -1,5 +1,6 @@
 """From recordings to a verdict that says where, and why."""
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from align.compare.runs import Runs, compare_runs
 from align.compare.verdict import Verdict
 from align.compare.waivers import Exceptions
 from align.diagnose.rows import with_row_causes
+from align.errors import AlignError
 from align.locate.search import divergences
 from align.locate.trajectory import partings
 from align.pipeline import TWIN, Options, Recorder
@@ -39,9 +41,20 @@ def judged(
     if runs.reference_twin and fixed is None and "paddle" in options.sides:
         result = forgiven(result, _asked_again(recorder, runs, runs.reference_twin, imprecise(result)))
     if not result and options.sides == SIDES and options.dtype != TWIN:
-        found = (*divergences(recorder, result), *partings(result, runs))
-        result = replace(result, divergences=with_row_causes(result, runs, found))
+        result = _placed(recorder, runs, result)
     return runs, result
+
+
+def _placed(recorder: Recorder, runs: Runs, result: Verdict) -> Verdict:
+    """The verdict with the places and causes of what differs. A search that fails leaves it as it is, and is noted."""
+    try:
+        found = (*divergences(recorder, result), *partings(result, runs))
+        return replace(result, divergences=with_row_causes(result, runs, found))
+    except Exception as error:
+        if not isinstance(error, AlignError):
+            traceback.print_exc()
+        told = f"the search for the place failed, the verdict stands: {type(error).__name__}: {error}"
+        return replace(result, notes=(*result.notes, told))
 
 
 def _asked_again(recorder: Recorder, runs: Runs, truth: Recording, steps: Iterable[str]) -> dict[str, list[Errors]]:

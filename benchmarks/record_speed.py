@@ -78,7 +78,7 @@ def main() -> None:
     sides, began = {}, os.getloadavg()[0]
     for side in ("torch", "paddle"):
         command = [sys.executable, __file__, "--side", side, "--rounds", str(args.rounds)]
-        settings = environment(threads=1, tf32=False, roots=())  # what a recording process really runs with
+        settings = environment(threads=1, tf32=False, path=(ROOT,))  # what a recording process really runs with
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=settings).stdout
         sides[side] = json.loads(output.splitlines()[-1])
     total = {what: sum(side[what] for side in sides.values()) for what in sides["torch"]}

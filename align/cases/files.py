@@ -9,10 +9,11 @@
 Every other field of `align.case.Case` may stand there too. Files, and import paths, are found beside the case's own.
 """
 
+import json
 import runpy
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def from_table(table: Mapping[str, Any], where: str, folder: Path) -> Case:
 def _from_python(path: Path) -> list[Case]:
     try:
         found = runpy.run_path(str(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{path}: it raised {type(error).__name__}: {error}") from None
     return [completed(case, path.parent) for case in collected(found.values())]
 
@@ -114,6 +115,10 @@ def completed(case: Case, folder: Path, where: str = "") -> Case:
     inputs = _inputs(case.inputs, folder, where)
     beside = {side: _beside(path_of(getattr(case, side)), folder) for side in ("reference", "port")}
     case = replace(case, reference=beside["reference"], port=beside["port"], inputs=inputs)
+    try:
+        json.dumps(asdict(case))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where}: {error}; what it holds must be plain values, names are given as paths") from None
     if case.alone:
         steps = ALONE if case.steps == STEPS else case.steps
         return replace(case, steps=_known(steps, ALONE, f"{where}: without a loss"), pair=True)

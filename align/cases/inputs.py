@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def _one(text: str, number: int, folder: Path) -> Input:
     if 0 in shape:
         raise UsageError(f"--input {text}: an axis of size 0 leaves nothing to compare")
     if dtype in INTEGERS:
-        if not match["high"] or int(match["high"]) < 1:
+        if not match["high"] or not 1 <= int(match["high"]) <= np.iinfo(dtype).max:
             raise UsageError(f"--input {text}: say below which number they are, as in {dtype}<30000")
         return Input(name, shape, "integers", dtype, int(match["high"]), argument)
     if match["high"]:
@@ -73,5 +74,5 @@ def _one(text: str, number: int, folder: Path) -> Input:
 def _shape_of(path: Path) -> tuple[int, ...]:
     try:
         return tuple(np.load(path, mmap_mode="r", allow_pickle=False).shape)
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
         raise UsageError(f"--input @{path}: cannot read it: {error}; save one array with numpy.save") from None

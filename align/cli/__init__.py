@@ -49,7 +49,10 @@ exit codes: 0 aligned; 1 misaligned, vacuous or missing coverage; 2 usage or unu
     for name, (module, text) in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == named:
-            loaded = importlib.import_module(f"align.cli.{module}")
+            try:
+                loaded = importlib.import_module(f"align.cli.{module}")
+            except ModuleNotFoundError as error:
+                return _lacking(error)
             loaded.configure(sub)
             sub.formatter_class = argparse.RawDescriptionHelpFormatter
             examples = "\n  ".join(["examples:", *getattr(loaded, "EXAMPLES", ())])
@@ -57,13 +60,15 @@ exit codes: 0 aligned; 1 misaligned, vacuous or missing coverage; 2 usage or unu
             sub.set_defaults(execute=loaded.execute)
     args = parser.parse_args(arguments)
     try:
-        return args.execute(args)
+        code: int = args.execute(args)
+        sys.stdout.flush()  # at the interpreter's end it would be too late to say that it failed
+        return code
     except AlignError as error:
         return _tell(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _tell("interrupted; earlier results are untouched", 130)
     except ModuleNotFoundError as error:
-        return _tell(f"{sys.executable} has no package {error.name!r}; run scripts/setup.sh", 3)
+        return _lacking(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 3
@@ -72,6 +77,10 @@ exit codes: 0 aligned; 1 misaligned, vacuous or missing coverage; 2 usage or unu
     except Exception as error:
         traceback.print_exc()
         return _tell(f"internal: {type(error).__name__}: {error}; please report it with the lines above", 3)
+
+
+def _lacking(error: ModuleNotFoundError) -> int:
+    return _tell(f"{sys.executable} has no package {error.name!r}; run scripts/setup.sh", 3)
 
 
 def _tell(message: str, code: int) -> int:

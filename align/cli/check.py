@@ -8,7 +8,9 @@ from align import mapping
 from align.case import ALONE, Case
 from align.cases import inputs
 from align.cases.pair import pair
-from align.cli import gate, run, sides, write_map
+from align.cli import gate, run, sides
+from align.cli.output import check_writable
+from align.errors import UsageError
 from align.pipeline import Options
 from align.sides import DTYPES, SIDES
 
@@ -42,7 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     options = options_of(args)
-    write_map.check_writable(args.write_map)
+    check_writable("--write-map", args.write_map)
+    if args.write_map and (args.replay or args.side == "torch"):
+        raise UsageError("--write-map: the port's parameters are not looked for with --replay or --side torch")
     if args.replay:
         return run.replayed(options, args, again(args))
     if args.side == "torch":

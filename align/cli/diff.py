@@ -2,21 +2,23 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from align import mapping
 from align.cli import gate
+from align.cli.output import shown
 from align.compare import bare, waivers
 from align.compare.pairing import check_mapping
 from align.compare.runs import Runs, compare_runs
 from align.compare.statistics import Difference
 from align.errors import NothingCompared, UsageError
+from align.record.lock import exclusive
 from align.record.manifest import MANIFEST, Recording
 from align.record.safe_pickle import read_dictionary
 from align.report import json as json_report
 from align.report.details import details
+from align.report.staged import staged
 
 EXAMPLES = (
     "align diff log_reprod",
@@ -49,14 +51,15 @@ def execute(args: argparse.Namespace) -> int:
     check_mapping(names, *({name for step in run.manifest.steps for name in run.step(step)} for run in runs.all[:2]))
     result = compare_runs(runs, exceptions, args.fixed, mapping=names)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        json_report.write(result, args.out, details(runs, json_report.rows_of(result)))
-    if args.json:
-        print(json.dumps(json_report.verdict(result), indent=1))
-    else:
-        from align.report import console
+        with exclusive(args.out), staged(args.out) as reports:
+            json_report.write(result, reports, details(runs, json_report.rows_of(result)))
+    with shown():
+        if args.json:
+            print(json.dumps(json_report.verdict(result), indent=1))
+        else:
+            from align.report import console
 
-        console.print_verdict(result, str(args.out) if args.out else "not written (give --out)")
+            console.print_verdict(result, str(args.out) if args.out else "not written (give --out)")
     if result.verdict == "empty":
         raise NothingCompared("the recordings have no tensor to compare")
     return result.exit_code
@@ -116,21 +119,26 @@ def _files(args: argparse.Namespace) -> int:
         }
         for row in result.rows
     ]
-    if args.json:
-        print(json.dumps({"schema": "align-files/1", "verdict": result.verdict, "rows": rows}, indent=1))
-    else:
-        for row in result.rows:
-            facts = f"{row.verdict:<10} {row.name}"
-            if row.difference:
-                facts += f" {_told(row.difference)}"
-            if row.limits:
-                facts += f" [{row.limits.rule}]"
-            print(f"{facts} {row.reason}".rstrip())
-        bad = sum(row.verdict != "aligned" for row in result.rows)
-        print(f"{result.verdict}: {len(rows)} rows, {bad} bad (reference: {args.first})", file=sys.stdout)
+    with shown():
+        if args.json:
+            print(json.dumps({"schema": "align-files/1", "verdict": result.verdict, "rows": rows}, indent=1))
+        else:
+            _print_rows(result, args.first)
     if result.verdict == "empty":
         raise NothingCompared(f"{args.first} and {args.second} have no element in common to compare")
     return 0 if result.verdict == "aligned" else 1
+
+
+def _print_rows(result: bare.BareResult, reference: Path) -> None:
+    for row in result.rows:
+        facts = f"{row.verdict:<10} {row.name}"
+        if row.difference:
+            facts += f" {_told(row.difference)}"
+        if row.limits:
+            facts += f" [{row.limits.rule}]"
+        print(f"{facts} {row.reason}".rstrip())
+    bad = sum(row.verdict != "aligned" for row in result.rows)
+    print(f"{result.verdict}: {len(result.rows)} rows, {bad} bad (reference: {reference})")
 
 
 def _facts(found: Difference | None) -> dict[str, Any]:

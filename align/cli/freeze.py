@@ -38,7 +38,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    if args.out and args.out.is_dir():
+        raise UsageError(f"--out {args.out}: is a folder; name a file in it")
     if args.source:
+        unused = {"--data": args.data, "--weights": args.weights, "--seed": args.seed}
+        if given := [option for option, value in unused.items() if value is not None]:
+            raise UsageError(f"{given[0]}: goes with a recording made anew, not with --from")
         reference = _recorded(args.source, args.case)
         asked = set(args.steps or reference.working.manifest.steps)
         asked |= {NEEDS[step] for step in asked if step in NEEDS}
@@ -74,8 +79,6 @@ def _freeze(reference: Reference, asked: set[str], args: argparse.Namespace) -> 
             raise UsageError(f"unknown step {step!r}; the steps are {' '.join(STEPS)}")
     case, steps = reference.working.manifest.case, tuple(step for step in STEPS if step in asked)
     target = args.out or Path("golden", f"{case}.align")
-    if target.is_dir():
-        raise UsageError(f"--out {target}: is a folder; name a file in it")
     _make(target.parent)
     freeze(reference, steps, target)
     return {"file": str(target), "bytes": target.stat().st_size, "case": case, "steps": list(steps)}

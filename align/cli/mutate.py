@@ -5,6 +5,7 @@ import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from align.cli.output import check_writable
 from align.errors import UsageError
 from align.mutate import matrix
 from align.mutate.patch import Mutant, read_catalogue
@@ -44,6 +45,7 @@ def execute(args: argparse.Namespace) -> int:
     mutants = _chosen(read_catalogue(args.catalogue), args.only, args.catalogue)
     if args.jobs < 1:
         raise UsageError(f"--jobs {args.jobs}: at least 1")
+    check_writable("--markdown", args.markdown)
     out = args.out.absolute()
     with exclusive(out), staged(out) as reports:
         if args.fresh:
@@ -51,8 +53,8 @@ def execute(args: argparse.Namespace) -> int:
         with console.progress(len(mutants), quiet=args.json or not sys.stderr.isatty()) as told:
             result = matrix.run(mutants, out, args.jobs, told)
         report.write(result, reports)
-        if args.markdown:
-            args.markdown.write_text((reports / "mutants.md").read_text())
+    if args.markdown:
+        args.markdown.write_text((out / "mutants.md").read_text())
     if args.json:
         print((out / "mutants.json").read_text(), end="")
     else:

@@ -12,6 +12,7 @@ from align import steps as step_modules
 from align.case import NEEDS, STEPS
 from align.cases import files, find
 from align.cli import gate, sides, write_map
+from align.cli.output import shown
 from align.compare import waivers
 from align.errors import NothingCompared, UsageError
 from align.gate import reported
@@ -107,10 +108,11 @@ def gated(options: Options, args: argparse.Namespace, again: str) -> int:
         return recordings
 
     result = reported(options, exceptions, fixed=args.fixed, keep=args.keep, record=recorded)
-    if args.json:
-        print((options.out / "verdict.json").read_text(), end="")
-    else:
-        console.print_verdict(result, str(options.out), again)
+    with shown():
+        if args.json:
+            print((options.out / "verdict.json").read_text(), end="")
+        else:
+            console.print_verdict(result, str(options.out), again)
     if result.verdict == "empty":
         raise NothingCompared("no tensor was compared: name at least one step that records something")
     return result.exit_code
@@ -164,9 +166,14 @@ def options_of(args: argparse.Namespace) -> Options:
         case = replace(case, seed=args.seed)
     if args.map:
         case = replace(case, mapping=mapping.read(args.map))
+    for path, what in ((args.data, "--data"), (args.weights, "--weights")):
+        if path and not path.exists():
+            raise UsageError(f"{what} {path}: no such file or folder")
     for step in args.steps:
         if step not in STEPS:
             raise UsageError(f"unknown step {step!r}; the steps are {' '.join(STEPS)}")
+        if step not in case.steps:
+            raise UsageError(f"case {case.name} has no step {step!r}; it has {' '.join(case.steps)}")
     asked = set(args.steps or STEPS)
     asked |= {NEEDS[step] for step in asked if step in NEEDS}
     return Options(

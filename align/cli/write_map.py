@@ -7,16 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from align.compare.weights import WORDS
-from align.errors import UsageError
 from align.record.naming import parts
 
 Row = Mapping[str, Any]  # of a side's table of tensors: name, shape, kind
-
-
-def check_writable(path: Path | None) -> None:
-    """UsageError before anything is run for nothing, if the file could not be written in the end."""
-    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
-        raise UsageError(f"--write-map {path}: cannot write there; name a file in a folder that is there")
 
 
 def write(path: Path | None, case: str, parameters: Mapping[str, Mapping[str, Any]]) -> None:

@@ -4,12 +4,12 @@ import argparse
 import json
 import shlex
 import sys
-from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from align.case import Case
 from align.cases import files
+from align.cli.output import check_writable
 from align.errors import UsageError
 from align.record.lock import exclusive
 from align.report import zoo
@@ -36,20 +36,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    cases = _chosen(args.pairs or [SHIPPED / "models.toml", SHIPPED / "layers.toml"], args.only)
+    paths = args.pairs or [SHIPPED / "models.toml", SHIPPED / "layers.toml"]
+    cases = _chosen(paths, args.only)
+    roots = tuple(dict.fromkeys(path.resolve().parent for path in args.pairs or ()))
     out = args.out.absolute()
     stream = sys.stderr if args.json else sys.stdout
+    check_writable("--markdown", args.markdown)
 
     def told(case: Case, outcome: runner.Outcome) -> None:
         print(line(outcome), file=stream, flush=True)
 
     with exclusive(out):
-        done = runner.run(cases, out, told, args.fresh, changes.shipped())
+        done = runner.run(cases, out, told, args.fresh, changes.shipped(), roots)
     outcomes = done.outcomes
     if args.markdown:
         args.markdown.write_text(zoo.page(outcomes, cases, done.versions, _command(args)))
     if args.json:
-        print(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
+        print(json.dumps([outcome.as_json() for outcome in outcomes], indent=1))
     if any(outcome.error for outcome in outcomes):
         return 2
     return 0 if all(outcome.verdict == "aligned" for outcome in outcomes) else 1

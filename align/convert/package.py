@@ -6,13 +6,11 @@ Only a framework knows its own formats and its layers' types, so this runs in th
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from align.errors import EnvironmentFault, UsageError
+from align.record.process import module_command
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"torch": "torch_ref.convert", "paddle": "paddle_impl.convert"}
 
 
@@ -36,8 +34,9 @@ def ask(side: str, python: str | None, *arguments: str) -> Answer:
 
     Raises UsageError for weights that cannot be used, EnvironmentFault for an interpreter or a disk that cannot.
     """
-    command = [python or sys.executable, "-m", PACKAGES[side], *arguments]
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    started, folders = module_command(PACKAGES[side], python)
+    command = [*started, *arguments]
+    path = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:
         result = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     except OSError as error:
@@ -53,4 +52,9 @@ def ask(side: str, python: str | None, *arguments: str) -> Answer:
             f"the {side} side failed in {command[0]}: {reason}; name an interpreter that has what it needs with "
             f"--{side}-python"
         )
-    return Answer(**json.loads(result.stdout.splitlines()[-1]))
+    try:
+        return Answer(**json.loads(result.stdout.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        raise EnvironmentFault(
+            f"{command[0]} did not answer for the {side} side; name a Python interpreter with --{side}-python"
+        ) from None

@@ -169,9 +169,8 @@ def unpack(golden: Golden, parent: Path) -> dict[str, Recording]:
         manifest.seal(parts[part], replace(made, sources=told, files=files))
     for part, made in ((TRUTH, golden.truth), (WORKING, golden.working)):
         prefix = f"{made.side}-{made.device}-{made.dtype}"
-        final = parts[part].rename(parent / f"{prefix}-{golden.id[:8]}.new")
-        manifest.prune(parent, {final}, prefix)
-        found[made.dtype] = Recording(final.rename(parent / f"{prefix}-{golden.id[:8]}"))
+        manifest.prune(parent, set(), prefix)
+        found[made.dtype] = Recording(parts[part].rename(parent / f"{prefix}-{golden.id[:8]}"))
     final = parent / f"plan-{golden.working.plan}"
     manifest.remove(final)
     parts[PLAN].rename(final)

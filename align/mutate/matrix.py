@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from align.case import STEPS
-from align.cases import find
+from align.cases import files, find
 from align.mutate.outcome import Outcome, Score, from_json, score
 from align.mutate.patch import Mutant
 from align.mutate.runner import Runner, code_digest
@@ -84,7 +84,7 @@ def run(mutants: Sequence[Mutant], folder: Path, jobs: int, told: Told, tree: Pa
 
 def _options(case: str, folder: Path) -> Options:
     found = find(case)
-    return Options(found, folder, tuple(s for s in STEPS if s in found.steps))
+    return Options(found, folder, tuple(s for s in STEPS if s in found.steps), roots=files.roots(case))
 
 
 def tried(
@@ -120,7 +120,7 @@ class _Kept:
 
     def __init__(self, path: Path, tree: Path) -> None:
         self._path, self._tree = path, tree
-        self._codes: dict[str, str] = {}
+        self._codes: dict[tuple[str, str], str] = {}
         self._rows: dict[str, dict[str, Any]] = {}
         if path.is_file():
             for line in path.read_text().splitlines(keepends=True):
@@ -129,11 +129,13 @@ class _Kept:
                     self._rows[row["key"]] = row["outcome"]
 
     def _key(self, mutant: Mutant) -> str:
-        if mutant.package not in self._codes:
+        of = mutant.case, mutant.package
+        if of not in self._codes:
             reference = find(mutant.case).package("torch")
-            self._codes[mutant.package] = code_digest(ROOT / "align", ROOT / reference, self._tree / mutant.package)
+            theirs = [root / reference for root in (*files.roots(mutant.case), ROOT)]
+            self._codes[of] = code_digest(ROOT / "align", *theirs, self._tree / mutant.package)
         told = replace(mutant, source="", why="", expect={})  # what people read, and what is expected, changes no run
-        return hashlib.sha256(f"{json.dumps(asdict(told))} {self._codes[mutant.package]}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{json.dumps(asdict(told))} {self._codes[of]}".encode()).hexdigest()[:16]
 
     def get(self, mutant: Mutant) -> Outcome | None:
         fields = self._rows.get(self._key(mutant))

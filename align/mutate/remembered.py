@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,14 @@ from align.record.process import SideProcess
 
 ANSWER = "answer.json"
 KEPT = ("replay", "trace", "lines", "origins")  # they depend on nothing but the reference, its plan and their arguments
+
+
+def _linked(path: Path, target: Path) -> None:
+    """The file under a second name; copied where that lies on another disk."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
 
 
 class Remembered(SideProcess):
@@ -45,7 +54,7 @@ class Remembered(SideProcess):
             self._answer(kept, operation, arguments)
         for path in kept.iterdir():
             if path.name != ANSWER:
-                os.link(path, target / path.name)
+                _linked(path, target / path.name)
         answer: Mapping[str, Any] = json.loads((kept / ANSWER).read_text())
         return answer
 

@@ -219,11 +219,12 @@ def _from(file: str, roots: tuple[Path, ...]) -> str:
 
 
 def code_digest(*folders: Path) -> str:
-    """A hash of every Python file in the folders."""
+    """A hash of every Python and TOML file in the folders (rules of the harness are TOML), hidden folders aside."""
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.read_bytes())
+        for path in sorted((*folder.rglob("*.py"), *folder.rglob("*.toml"))):
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+                digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -110,6 +110,10 @@ def build(
     plan = open_plan(folder)
     final = parent / f"plan-{plan.id}"
     if final.exists():
+        # The same bytes, unless somebody damaged them since. What is being read keeps the file that it has opened.
+        for path in [*folder.rglob("*")]:
+            if path.is_file():
+                path.replace(final / path.relative_to(folder))
         shutil.rmtree(folder)
     else:
         folder.rename(final)

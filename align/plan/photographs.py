@@ -64,6 +64,8 @@ def in_folder(folder: Path) -> list[Path]:
     classes: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file():
+            if not (name := str(path.relative_to(folder))).isprintable():
+                raise UsageError(f"--data {folder}: {name!r} is a name that no report can hold; rename the file")
             classes.setdefault(path.parent, []).append(path)
     if not classes:
         raise UsageError(f"--data {folder}: no images in it ({', '.join(sorted(SUFFIXES))}); expected CLASS/IMAGE")

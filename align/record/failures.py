@@ -22,6 +22,8 @@ class Raised(Exception):
 def failure(error: BaseException) -> dict[str, Any]:
     """The event that answers a request which raised; what a user's code raised goes to the log in full."""
     error = EnvironmentFault.of_full_disk(error, "the recording") or error
+    if isinstance(error, MemoryError):
+        error = EnvironmentFault(f"out of memory: {in_one_line(error)}; give a smaller input, or a larger machine")
     if isinstance(error, AlignError):
         return {"event": "error", "kind": type(error).__name__, "message": str(error)}
     log_trace(error)
@@ -75,9 +77,13 @@ def _is_users(module: Any) -> bool:
     return isinstance(file, str) and "site-packages" not in file and OWN not in Path(file).resolve().parents
 
 
-def missing(name: str, error: ModuleNotFoundError) -> AlignError:
-    """That a side's framework, or what it needs, is not installed here."""
+def missing(name: str, error: BaseException) -> AlignError:
+    """That a side's framework, or what it needs, is not installed here, or does not start."""
+    if isinstance(error, ModuleNotFoundError):
+        what = f"cannot import {error.name!r}, which the {name} side needs"
+    else:
+        log_trace(error)
+        what = f"cannot start the {name} side: {in_one_line(error)}"
     return EnvironmentFault(
-        f"{sys.executable} cannot import {error.name!r}, which the {name} side needs; run scripts/setup.sh or name an "
-        f"interpreter that has it with --{name}-python"
+        f"{sys.executable} {what}; run scripts/setup.sh or name an interpreter that has it with --{name}-python"
     )

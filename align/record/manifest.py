@@ -98,7 +98,11 @@ class Recording:
             path = self.folder / Path(name).name
             if not path.is_file():
                 raise UsageError(f"{path}: missing from its recording; record again")
-            if file_hash(path) != expected:
+            try:
+                found = file_hash(path)
+            except OSError as error:
+                raise UsageError(f"{path}: cannot read it: {error.strerror}") from None
+            if found != expected:
                 raise UsageError(f"{path}: its hash is not the one in {MANIFEST}; it is damaged or was changed")
 
     def thin(self, keep: Mapping[str, Collection[str]]) -> None:

@@ -50,7 +50,9 @@ class SideProcess:
         self._settings = {"device": device, "threads": threads, "tf32": tf32}
         self._copy: int | None = None
         self._number = 0  # of the last request
-        command = [python or sys.executable, "-m", "align.record.worker", name]
+        started, path = module_command("align.record.worker", python)
+        command = [*started, name]
+        self._python = command[0]
         self._stderr = log.open("wb")
         try:
             self._process = subprocess.Popen(
@@ -58,7 +60,7 @@ class SideProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
-                env=environment(threads, tf32, roots),
+                env=environment(threads, tf32, (*roots, Path.cwd(), *path)),
                 text=True,
             )
         except OSError as error:
@@ -111,15 +113,13 @@ class SideProcess:
         assert self._process.stdin and self._process.stdout
         self._number += 1
         message = {"operation": operation, "side": self._settings, "number": self._number, **arguments}
-        try:
+        with suppress(BrokenPipeError):  # it has ended; what it said is still there
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._died(operation) from None
         for line in self._process.stdout:
             if not line.endswith("\n"):  # killed while it wrote
                 break
-            event = json.loads(line)
+            event = self._read(line)
             if event["number"] != self._number and event["event"] != LEFT:
                 continue  # what a copy was asked that died: the original finds it unread, and answers
             if event["event"] == "progress":
@@ -138,6 +138,20 @@ class SideProcess:
                 raise self._error(event, arguments.get("step", None if operation in NAMED else operation))
         raise self._died(operation)
 
+    def _read(self, line: str) -> Mapping[str, Any]:
+        """The event in a line; EnvironmentFault for an interpreter that prints something else."""
+        try:
+            event: Mapping[str, Any] = json.loads(line)
+            if {"event", "number"} <= event.keys():
+                return event
+        except (ValueError, AttributeError):
+            pass
+        self.kill()
+        raise errors.EnvironmentFault(
+            f"the {self.name} process ({self._python}) said {line.strip()[:80]!r} instead of an answer; name a Python "
+            f"interpreter with --{self.name}-python"
+        )
+
     def _error(self, event: Mapping[str, Any], where: str | None) -> errors.AlignError:
         if event["kind"] == "raised":
             told = event["message"] if where is None else f"{where}: {event['message']}"
@@ -154,8 +168,19 @@ class SideProcess:
         return errors.EnvironmentFault(f"the {self.name} process ended during {operation} (status {code}): {told}")
 
 
-def environment(threads: int, tf32: bool, roots: tuple[Path, ...]) -> dict[str, str]:
-    """Variables that must be in force before a framework is imported."""
+def module_command(module: str, python: str | None) -> tuple[list[str], tuple[Path, ...]]:
+    """How an interpreter runs a module of this project, and what PYTHONPATH needs for it.
+
+    A project that is installed lies among other packages, which must not come before those of another interpreter.
+    """
+    if python is None or ROOT.name not in ("site-packages", "dist-packages"):
+        return [python or sys.executable, "-m", module], (ROOT,)
+    start = f"import runpy, sys; sys.path.append({str(ROOT)!r}); runpy.run_module({module!r}, None, '__main__', True)"
+    return [python, "-c", start], ()
+
+
+def environment(threads: int, tf32: bool, path: tuple[Path, ...]) -> dict[str, str]:
+    """Variables that must be in force before a framework is imported; `path` is where imports are looked for first."""
     count = str(threads)
     fixed = {
         "OMP_NUM_THREADS": count,
@@ -173,7 +198,7 @@ def environment(threads: int, tf32: bool, roots: tuple[Path, ...]) -> dict[str, 
         "MALLOC_TRIM_THRESHOLD_": "1000000000",
         "MALLOC_MMAP_THRESHOLD_": "1000000000",
         "PYTHONSAFEPATH": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, (*roots, Path.cwd(), ROOT))),
+        "PYTHONPATH": os.pathsep.join([*map(str, path), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     environment = {**os.environ, **fixed}
     if _amd_with_avx2():

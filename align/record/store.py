@@ -205,10 +205,10 @@ class Store(Mapping[str, np.ndarray]):
         data, index = (folder / file for file in store_files(name))
         try:
             size, text = data.stat().st_size, index.read_bytes()
+            self._bytes = np.memmap(data, np.uint8, "r") if size else np.empty(0, np.uint8)
         except OSError as error:
             raise UsageError(f"{error.filename}: cannot read the recording: {error.strerror}") from None
         self.entries = read_index(text, size, str(index))
-        self._bytes = np.memmap(data, np.uint8, "r") if size else np.empty(0, np.uint8)
 
     def only(self, wanted: Callable[[str], bool]) -> "Store":
         """The same store, of which only these names can be seen."""

@@ -412,6 +412,8 @@ def main(name: str) -> None:
         sys.path.pop(0)  # `-m` puts the working directory first; PYTHONPATH already says in which order to look
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # a framework's or a model's print must not break the protocol
+    requests = os.fdopen(os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nor must a model that reads wait for ever
 
     number = 0
 
@@ -419,7 +421,7 @@ def main(name: str) -> None:
         channel.write(json.dumps({**event, "number": number}) + "\n")
 
     worker = None
-    for line in sys.stdin:
+    for line in requests:
         request = json.loads(line)
         operation, chosen, number = (request.pop(name) for name in ("operation", "side", "number"))
         if operation == LEAVE:
@@ -433,7 +435,7 @@ def main(name: str) -> None:
                 continue
             event = {"event": "done", **getattr(worker, operation)(**request)}
         except (Exception, SystemExit) as error:
-            if worker is None and isinstance(error, ModuleNotFoundError):
+            if worker is None and not isinstance(error, AlignError):
                 error = missing(name, error)
             event = failure(error)
         if OTHER[name] in sys.modules:

@@ -21,6 +21,13 @@ WIDTH = 140
 SHOWN = 5  # failing rows printed below the table; rows.jsonl has all
 
 
+class _Console(Console):
+    """Leaves it to the command what to make of a reader who has gone; rich would end it with exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 @contextmanager
 def progress(totals: dict[str, int], quiet: bool) -> Iterator[Report]:
     """A bar a side on standard error: runs of steps done of its total, and the one at hand."""
@@ -112,7 +119,7 @@ def print_replay(tensors: list[Replayed], found: list[Divergence], again: str, c
 
 def wide(console: Console | None) -> Console:
     """The console; in a log nothing needs to be cut to 80 columns."""
-    console = console or Console()
+    console = console or _Console()
     if not console.is_terminal:
         console.width = WIDTH
     return console

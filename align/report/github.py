@@ -18,8 +18,11 @@ def report(verdict: Mapping[str, Any], summary: str, to: TextIO = sys.stderr) ->
     for line in annotations(verdict, Path(os.environ.get("GITHUB_WORKSPACE", "."))):
         print(line, file=to)
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with open(page, "a", encoding="utf-8") as file:
-            file.write(summary)
+        try:
+            with open(page, "a", encoding="utf-8") as file:
+                file.write(summary)
+        except OSError as error:  # the reports are worth more than this copy
+            print(f"align: warning: GITHUB_STEP_SUMMARY {page}: {error.strerror}", file=to)
 
 
 def annotations(verdict: Mapping[str, Any], workspace: Path) -> Iterator[str]:

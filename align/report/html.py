@@ -8,6 +8,7 @@ policy names the page's own scripts by their hashes and forbids every request.
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -140,6 +141,7 @@ def _number(value: Any, digits: int) -> Any:
     if value is None or isinstance(value, str):
         return value
     short = float(f"{value:.{digits}g}")
+    short = short if math.isfinite(short) else value  # the greatest number, rounded up
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 

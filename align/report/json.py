@@ -123,7 +123,10 @@ def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     schema = told.get("schema") if isinstance(told, dict) else None
     if schema != SCHEMA:
         raise UsageError(f"{folder / 'verdict.json'}: written as {schema!r}, this version reads {SCHEMA!r}; run again")
-    counted = sum(step["rows"] for step in told["steps"]) if isinstance(told.get("steps"), list) else None
+    try:
+        counted = sum(step["rows"] for step in told["steps"] if {"step", "seconds"} <= step.keys())
+    except (KeyError, TypeError, AttributeError):
+        counted = None
     if counted != len(rows):
         raise UsageError(f"{path}: holds {len(rows)} rows, verdict.json speaks of {counted}; run again")
     return told, rows

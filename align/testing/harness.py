@@ -23,6 +23,7 @@ from align.errors import UsageError
 from align.gate import reported
 from align.pipeline import Options
 from align.record.in_process import Sides, in_process
+from align.record.manifest import write_json
 from align.report import console
 from align.report import json as json_report
 from align.running import Running
@@ -81,6 +82,7 @@ class Harness:
                 dtype=dtype,
                 devices=dict.fromkeys(self._pythons, self._device),
                 pythons=self._pythons,
+                roots=cases.files.roots(case) if isinstance(case, str) else (),
             )
             processes = here.of(options) if here else self._running.of(options)
             rules = exceptions.read(_path(waivers), _path(deviations))
@@ -93,7 +95,7 @@ class Harness:
             done = out / "collected.json"
             if not (run and done.is_file() and json.loads(done.read_text())["run"] == run):
                 _, text = self.run(out, **arguments)
-                done.write_text(json.dumps({"run": run, "text": text}))
+                write_json(done, {"run": run, "text": text})
             told, rows = json_report.read(out)
             return rows, told["verdict"], json.loads(done.read_text())["text"]
 

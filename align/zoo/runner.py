@@ -17,6 +17,7 @@ from align.gate import judged
 from align.mutate.runner import code_digest
 from align.pipeline import Options, Recorder
 from align.record.process import ROOT
+from align.report.json import number
 from align.running import Running
 from align.zoo.changes import Changes
 
@@ -50,6 +51,9 @@ class Outcome:
         """Whether it is aligned, or once the known change is made."""
         return "aligned" in (self.verdict, self.with_change)
 
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "ratios": {step: number(ratio) for step, ratio in self.ratios.items()}}
+
 
 @dataclass(frozen=True)
 class Done:
@@ -65,28 +69,32 @@ def run(
     told: Callable[[Case, Outcome], None],
     fresh: bool = False,
     changes: Changes = NONE,
+    roots: tuple[Path, ...] = (),
 ) -> Done:
     """The outcome of every case, in their order; earlier ones in `out` of the same code and case are not run again.
+
+    The same code is the same harness, versions of both frameworks, and Python files beside the models; `roots` are
+    where import paths are looked for first.
 
     A pair that is not aligned, and has a change that is known to make it agree, is checked again with that.
     """
     out.mkdir(parents=True, exist_ok=True)
     kept = {} if fresh else _read(out / "outcomes.jsonl")
-    digest = code_digest(ROOT / "align")
     answer = []
     with Running() as sides:
+        versions = _versions(sides, Options(cases[0], out, cases[0].steps, roots=roots)) if cases else {}
+        digest = f"{code_digest(ROOT / 'align', *_folders(cases, roots))} {versions}"
         for case in cases:
             told_of = f"{json.dumps(asdict(case))} {changes.key(case)} {digest}"
             key = hashlib.sha256(told_of.encode()).hexdigest()[:16]
             outcome = kept.get(key)
             if outcome is None:
-                outcome = _with_change(case, out, sides, changes)
+                outcome = _with_change(case, out, sides, changes, roots)
                 if outcome.error is None:  # what could not be run is tried again
                     with (out / "outcomes.jsonl").open("a") as file:
                         file.write(json.dumps({"key": key, "outcome": asdict(outcome)}) + "\n")
             answer.append(outcome)
             told(case, outcome)
-        versions = _versions(sides, Options(cases[0], out, cases[0].steps)) if cases else {}
     return Done(answer, versions)
 
 
@@ -96,20 +104,26 @@ def _versions(sides: Running, options: Options) -> dict[str, str]:
     return {"python": told[0]["python"], **{k: v for answer in told for k, v in answer["versions"].items()}}
 
 
-def _with_change(case: Case, out: Path, sides: Running, changes: Changes) -> Outcome:
-    outcome = replace(_one(case, out, sides), why=changes.told(case) or case.summary)
+def _folders(cases: Sequence[Case], roots: tuple[Path, ...]) -> list[Path]:
+    """Where the user's models lie: beside the files of pairs, and beside files that builders are named by."""
+    files = (builder.partition(":")[0] for case in cases for builder in (case.reference, case.port))
+    return [*dict.fromkeys((*roots, *(Path(file).parent for file in files if file.endswith(".py"))))]
+
+
+def _with_change(case: Case, out: Path, sides: Running, changes: Changes, roots: tuple[Path, ...]) -> Outcome:
+    outcome = replace(_one(case, out, sides, roots), why=changes.told(case) or case.summary)
     if outcome.verdict == "aligned":
         return replace(outcome, why="")
     changed = changes.applied(case, out / "changed")
     if changed is None:
         return outcome
-    again = _one(changed, out, sides)
+    again = _one(changed, out, sides, roots)
     return replace(outcome, with_change=again.verdict or again.error, seconds=outcome.seconds + again.seconds)
 
 
-def _one(case: Case, out: Path, sides: Running) -> Outcome:
+def _one(case: Case, out: Path, sides: Running, roots: tuple[Path, ...]) -> Outcome:
     began = time.perf_counter()
-    options = Options(case, out, case.steps)
+    options = Options(case, out, case.steps, roots=roots)
     try:
         with Recorder(options, lambda *_: None, sides.of(options)) as recorder:
             recordings = recorder.run()

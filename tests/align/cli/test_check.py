@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from align.cli import check, write_map
+from align.cli.output import check_writable
 from align.compare import waivers
 from align.compare.weights import weights_of
 from align.errors import AlignError, UsageError
@@ -300,8 +301,8 @@ def test_candidates_stand_in_a_map_as_comments():
 
 def test_a_map_that_cannot_be_written(tmp_path):
     with pytest.raises(UsageError, match="cannot write there"):
-        write_map.check_writable(tmp_path / "none" / "map.toml")
-    write_map.check_writable(tmp_path / "map.toml")
+        check_writable("--write-map", tmp_path / "none" / "map.toml")
+    check_writable("--write-map", tmp_path / "map.toml")
 
 
 def test_sides_in_environments_of_their_own(align, folder, tmp_path):
@@ -327,3 +328,30 @@ def _environment(path):
     own = next(entry for entry in sys.path if entry.endswith("site-packages"))
     (packages / "locked.pth").write_text(f"{own}\n")
     return path / "bin/python"
+
+
+def test_packages_of_pythonpath_and_a_model_that_reads_standard_input(align, root, tmp_path):
+    """Nobody answers a model: it meets the end of its input, and does not wait for ever."""
+    package = tmp_path / "elsewhere" / "brought"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Tanh):\n"
+        "    def forward(self, x):\n        return super().forward(x) * float(input('factor? '))\n"
+    )
+    path = {"PYTHONPATH": f"{root}:{package.parent}"}
+    told = ["check", "brought.net:Net", "brought.port:Net", "--input", "2,3", "--side", "torch", "--out", tmp_path]
+    result = align(*told, cwd=tmp_path, env=path)
+    assert result.returncode == 2, result.stderr
+    assert f"EOFError: EOF when reading a line at {package}/net.py:6" in result.stderr
+
+
+def test_a_damaged_plan_is_made_anew(align, tmp_path):
+    told = ["check", "torch.nn:Tanh()", "paddle.nn:Tanh()", "--input", "2,3", "--side", "torch", "--out", tmp_path]
+    assert align(*told, cwd=tmp_path).returncode == 0
+    (plan,) = tmp_path.glob("recordings/Tanh/plan-*")
+    whole = {path: path.read_bytes() for path in plan.rglob("*") if path.is_file()}
+    damaged = max(whole, key=lambda path: len(whole[path]))
+    damaged.write_bytes(whole[damaged][:-1])
+    assert align(*told, cwd=tmp_path).returncode == 0
+    assert {path: path.read_bytes() for path in plan.rglob("*") if path.is_file()} == whole

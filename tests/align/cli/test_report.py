@@ -77,6 +77,7 @@ def spoil(folder, name, change):
         ("verdict.json", lambda text: "[]", "this version reads 'align/1'"),
         ("verdict.json", lambda text: text.replace("align/1", "align/9"), "written as 'align/9'"),
         ("verdict.json", lambda text: text.replace('"divergences"', '"other"'), "was changed"),
+        ("verdict.json", lambda text: text.replace('"seconds"', '"second"'), "verdict.json speaks of"),
         ("rows.jsonl", lambda text: text[:5000], "not JSON"),
         ("rows.jsonl", lambda text: text.split("\n", 1)[1], "verdict.json speaks of"),
     ],

@@ -11,6 +11,7 @@ from align.compare.runs import Runs
 from align.record import manifest
 from align.record.manifest import Manifest, Recording
 from align.record.store import StoreWriter
+from align.report import html
 from align.report.details import BINS, SIDE, details, error_map
 from align.report.pictures import PIXELS, pictures
 
@@ -138,3 +139,9 @@ def test_a_training_curve_is_drawn_where_it_was_kept(tmp_path, keep):
     shown = details(runs, [])["training"]
     assert [found["name"] for found in shown] == list(keep)
     assert all(found["twin_error"] == [0.5] * 10 for found in shown)
+
+
+@pytest.mark.parametrize("value", [np.finfo(np.float64).max, -np.finfo(np.float64).max])
+def test_the_greatest_number_stays_one_in_the_page(value):
+    """Masks hold it. With four digits it would be rounded up to infinity, which JSON does not have."""
+    assert html._json(html._number(float(value), 4)) == str(float(value))
