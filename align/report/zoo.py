@@ -1,7 +1,7 @@
 """The outcomes of many pairs as a Markdown page: a summary, and a table with a row for each pair."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from align.case import Case
@@ -26,8 +26,8 @@ def page(outcomes: Sequence[Outcome], cases: Sequence[Case], versions: Mapping[s
         "# The zoo",
         "",
         "What PaddlePaddle ships against what PyTorch and torchvision ship, pair by pair, as `align check` checks it:",
-        "forwards and backwards, in evaluation and in training mode, in float64 and in float32. No pair has a mapping",
-        "file. The page is written by one command:",
+        "forwards and backwards, in evaluation and in training mode, in float64 and in float32." + _unmapped(cases),
+        "The page is written by one command:",
         "",
         f"    {command}",
         "",
@@ -39,6 +39,10 @@ def page(outcomes: Sequence[Outcome], cases: Sequence[Case], versions: Mapping[s
         if rows:
             lines += ["", f"## {title}", "", *_table(rows, title == "Models"), *_notes([o for o, _ in rows])]
     return "\n".join(lines) + "\n"
+
+
+def _unmapped(cases: Iterable[Case]) -> str:
+    return "" if any(case.mapping for case in cases) else " No pair has a mapping file."
 
 
 def _summary(groups: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
@@ -58,8 +62,9 @@ def _summary(groups: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
         "Ratios are the worst row's error in units of the reference's own rounding noise, in float64; up to "
         f"{FACTOR:.0f} is aligned ([verdict.md](verdict.md)). "
         "`Tensors` says how the port's parameters and buffers were found: by the reference's name, by the "
-        "value of their gradients, or in order. `Noted` counts rows with a difference that is inherent in a framework "
-        f"(align/compare/{INHERENT}). Seconds are of a run beside other work: they say which pairs are slow, no more."
+        "value of their gradients, or in order. `Noted` counts rows that differ and do not count: what is inherent in a "
+        f"framework (align/compare/{INHERENT}), and inner values of a model whose results are right. Seconds say which "
+        "pairs are slow, no more."
     )
 
 
