@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from align.record.process import SideProcess
+
 
 @pytest.fixture(scope="session")
 def align(root):
@@ -25,9 +27,20 @@ def align(root):
     return call
 
 
+@pytest.fixture(scope="module")
+def paddle(tmp_path_factory):
+    """A Paddle process of which every port gets a copy of its own, by `copied`, so that Paddle is imported once.
+
+    Not for a run that fails: it ends the process.
+    """
+    with SideProcess("paddle", tmp_path_factory.mktemp("paddle") / "paddle.log") as process:
+        process.request("environment")
+        yield process
+
+
 @pytest.fixture(scope="session")
 def ran(align, tmp_path_factory, worker_id):
-    """Run steps of the probe case: their folder, not to be written to, and what was printed.
+    """Run steps of the probe case, and options: the folder, not to be written to, and what was printed.
 
     The first test process that asks for a run makes it, the others wait for it.
     """
@@ -54,3 +67,9 @@ def ran(align, tmp_path_factory, worker_id):
 def finished(ran):
     """A whole run of the probe case without the long training step: its folder and what it printed."""
     return ran("data", "weights", "forward", "metric", "loss", "bp_align")
+
+
+@pytest.fixture(scope="session")
+def reference_alone(ran):
+    """A run of the reference's side alone, for a port that comes later: its folder and what it printed."""
+    return ran("weights", "forward", "--side", "torch")
