@@ -1,4 +1,4 @@
-"""A reference process that is kept, and ports with a bug put in, each in a process of its own."""
+"""A reference process that is kept, and ports with a bug put in, each in a copy of a kept Paddle process."""
 
 import shutil
 from dataclasses import asdict, replace
@@ -39,10 +39,10 @@ BUGS["pooling-without-padding"] = {
 
 
 class Bench:
-    """Locates what differs between the reference and a port patched by some of `BUGS`; one paddle process a call."""
+    """Locates what differs between the reference and a port patched by some of `BUGS`; a copy of `paddle` a call."""
 
-    def __init__(self, folder: Path, root: Path, case) -> None:
-        self._folder, self._root, self._case = folder, root, case
+    def __init__(self, folder: Path, root: Path, case, paddle: SideProcess) -> None:
+        self._folder, self._root, self._case, self._port = folder, root, case, paddle
         self._reference = SideProcess("torch", folder / "torch.log")
 
     def locate(self, step: str, *bugs: str, mapping=None):
@@ -58,10 +58,10 @@ class Bench:
             assert after != before, f"{bug}: the text to replace is not in the port"
             path.write_text(after)
             changed[bug] = _lines(before.splitlines(), after.splitlines())
-        with SideProcess("paddle", self._folder / "paddle.log", roots=(copy,)) as port:
+        with self._port.copied((copy,)):
             options = Options(replace(self._case, mapping=mapping or {}), self._folder, (step,))
             options.folder.mkdir(parents=True, exist_ok=True)
-            recorder = Recorder(options, lambda *_: None, {"torch": self._reference, "paddle": port})
+            recorder = Recorder(options, lambda *_: None, {"torch": self._reference, "paddle": self._port})
             recorder.open_twins()
             return replayed(recorder, step), changed
 
@@ -77,18 +77,18 @@ def _lines(before: list[str], after: list[str]) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory, root):
-    made = Bench(tmp_path_factory.mktemp("locate"), root, find("pit_probe"))
+def bench(tmp_path_factory, root, paddle):
+    made = Bench(tmp_path_factory.mktemp("locate"), root, find("pit_probe"), paddle)
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def unlike(tmp_path_factory, root):
+def unlike(tmp_path_factory, root, paddle):
     """The same port beside timm's own model of the same sizes: other module tree, other names."""
     changes = {"reference": "tests.align.locate.timm_pit:distilled", "reference_package": "torch_ref"}
     case = replace(find("pit_probe"), port_names="paddle_impl.weights:timm_to_official", **changes)
-    made = Bench(tmp_path_factory.mktemp("unlike"), root, case)
+    made = Bench(tmp_path_factory.mktemp("unlike"), root, case, paddle)
     yield made
     made.close()
 

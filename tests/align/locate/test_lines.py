@@ -13,17 +13,17 @@ from align.record.process import SideProcess
 from tests.align.locate.conftest import _lines, meets
 
 BUGS = {bug["id"]: bug for bug in yaml.safe_load((Path(__file__).parent / "line_bugs.yaml").read_text())}
-# The others are run with --slow: each starts a paddle process, and a step of images is traced on both sides.
+# The others are run with --slow: a step of images is traced on both sides.
 QUICK = {"one-sample-too-many", "ignored-labels-counted", "one-term-detached"}
 LOSSES = ("cross_entropy", "soft_target_cross_entropy", "label_smoothing", "distillation_soft", "distillation_hard")
 GRADIENTS = [f"{loss}/grad" for loss in LOSSES]
 
 
 class LineBench:
-    """Traces the lines of a step on both sides, the port patched by one of `BUGS`; one paddle process a call."""
+    """Traces the lines of a step on both sides, the port patched by one of `BUGS`; a copy of `paddle` a call."""
 
-    def __init__(self, folder: Path, root: Path) -> None:
-        self._folder, self._root = folder, root
+    def __init__(self, folder: Path, root: Path, paddle: SideProcess) -> None:
+        self._folder, self._root, self._port = folder, root, paddle
         self._reference = SideProcess("torch", folder / "torch.log")
 
     def locate(self, step: str, bug: str | None = None):
@@ -41,10 +41,10 @@ class LineBench:
             assert after != text, f"{bug}: the text to replace is not in the port"
             path.write_text(after)
             changed = _lines(text.splitlines(), after.splitlines())
-        with SideProcess("paddle", self._folder / "paddle.log", roots=(copy,)) as port:
+        with self._port.copied((copy,)):
             options = Options(find("pit_probe"), self._folder, (step,))
             options.folder.mkdir(parents=True, exist_ok=True)
-            recorder = Recorder(options, lambda *_: None, {"torch": self._reference, "paddle": port})
+            recorder = Recorder(options, lambda *_: None, {"torch": self._reference, "paddle": self._port})
             recorder.open_twins()
             if step == "metric":  # is computed on what the reference recorded
                 self._reference.request("step", run="torch-float64", step="forward")
@@ -57,8 +57,8 @@ class LineBench:
 
 
 @pytest.fixture(scope="module")
-def line_bench(tmp_path_factory, root):
-    made = LineBench(tmp_path_factory.mktemp("lines"), root)
+def line_bench(tmp_path_factory, root, paddle):
+    made = LineBench(tmp_path_factory.mktemp("lines"), root, paddle)
     yield made
     made.close()
 

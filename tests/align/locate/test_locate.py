@@ -4,7 +4,7 @@ import pytest
 
 from tests.align.locate.conftest import BUGS, meets
 
-# The others are run with --slow: each starts a paddle process, 3 s.
+# The others are run with --slow.
 QUICK = {"qkv-order", "scale-missing", "one-gelu-approximate", "stage-detached", "gradient-doubled"}
 
 

@@ -46,18 +46,23 @@ def reference(tmp_path_factory):
     return options
 
 
-def judged(reference, out, roots=()):
+@pytest.fixture(scope="module")
+def judged(reference, paddle):
     """The verdict on `data` of a port from `roots`, and the recordings."""
-    options = replace(reference, out=out, sides=("paddle",), roots=roots, reference=reference.folder)
-    with Recorder(options, nothing) as recorder:
-        recordings = recorder.run()
-    (step,) = compare_runs(as_runs(recordings, "float32"), Exceptions()).steps
-    return step, recordings
+
+    def of(out, *roots):
+        options = replace(reference, out=out, sides=("paddle",), roots=roots, reference=reference.folder)
+        with paddle.copied(roots), Recorder(options, nothing, {"paddle": paddle}) as recorder:
+            recordings = recorder.run()
+        (step,) = compare_runs(as_runs(recordings, "float32"), Exceptions()).steps
+        return step, recordings
+
+    return of
 
 
 @pytest.fixture(scope="module")
-def clean(reference, tmp_path_factory):
-    return judged(reference, tmp_path_factory.mktemp("clean"))
+def clean(judged, tmp_path_factory):
+    return judged(tmp_path_factory.mktemp("clean"))
 
 
 def test_the_port_is_aligned_and_every_row_could_have_failed(clean):
@@ -88,14 +93,14 @@ def test_a_variant_is_decoded_as_torchvision_would(clean):
 
 
 @pytest.mark.parametrize("bugs", BUGS)
-def test_the_first_transform_that_differs_is_named(reference, root, tmp_path, bugs):
+def test_the_first_transform_that_differs_is_named(judged, root, tmp_path, bugs):
     copy = tmp_path / "root" / "paddle_impl"
     shutil.copytree(root / "paddle_impl", copy, ignore=shutil.ignore_patterns("__pycache__"))
     for file, text, changed, _ in BUGS[bugs]:
         source = (copy / file).read_text()
         assert text in source
         (copy / file).write_text(source.replace(text, changed))
-    step, _ = judged(reference, tmp_path / "out", (copy.parent,))
+    step, _ = judged(tmp_path / "out", copy.parent)
     named = [row.name for row in step.failing]
     # An image that was erased in no draw but in the whole transform is named by that.
     assert {Path(name).name for name in named} - {"composed"} == {end for *_, end in BUGS[bugs]}, named

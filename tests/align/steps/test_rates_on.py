@@ -1,6 +1,6 @@
 """`train_align` with the rates on: the pair is green, and each bug of dropout, drop-path or the loop is red there."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -107,7 +107,7 @@ EQUIVALENT = {
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory):
+def judge(paddle, tmp_path_factory):
     """The verdict on a changed copy of the port, against a reference that is recorded once: a short run."""
     folder = tmp_path_factory.mktemp("rates")
     case = find("pit_probe")
@@ -118,11 +118,14 @@ def judge(tmp_path_factory):
         with Recorder(reference, lambda *_: None, {"torch": torch}) as recorder:
             recorder.run()
 
-        def of(name, file, find, replacement, place=False):
+        def of(name, file, find, replacement, place=False, kept=True):
+            """`kept`: through the processes that stay for other ports, and not a new one, which a run may end."""
             out = tmp_path_factory.mktemp(name)
             patched = patch(Mutant(name, "train_align", file, find, replacement), ROOT, out / "root")
             options = replace(reference, out=out, sides=("paddle",), roots=(patched.root,), reference=reference.folder)
-            with Recorder(options, lambda *_: None, {"torch": torch}) as recorder:
+            processes = {"torch": torch, "paddle": paddle} if kept else {}
+            copy = paddle.copied(options.roots) if kept else nullcontext()
+            with copy, Recorder(options, lambda *_: None, processes) as recorder:
                 verdict = compare_runs(as_runs(recorder.run(), options.dtype), Exceptions())
                 if not place:
                     return verdict
@@ -200,4 +203,4 @@ def test_a_variable_that_tells_an_operation_a_wrong_shape_is_blamed(judge):
 def test_a_draw_that_has_no_answer_stops_the_run(judge):
     drawing = "paddle.clip(paddle.poisson(paddle.full(shape, keep_prob, x.dtype)), 0, 1)"
     with pytest.raises(UsageError, match=r"poisson draws random numbers in transformers\.1\.blocks\.0\.drop_path1"):
-        judge("unanswered", MODEL, MASK, drawing)
+        judge("unanswered", MODEL, MASK, drawing, kept=False)
