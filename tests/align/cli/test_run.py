@@ -125,19 +125,16 @@ def test_a_side_that_imports_the_other_framework_is_refused(align, root, tmp_pat
     assert f"the {side} process imported '{other}'" in result.stderr
 
 
-def test_json_goes_alone_to_standard_output(align, tmp_path):
-    result = align("run", "weights", "--case", "pit_probe", "--out", tmp_path, "--json")
-    assert json.loads(result.stdout) == json.loads((tmp_path / "verdict.json").read_text())
-
-
-def test_sides_recorded_one_after_the_other(align, tmp_path):
-    assert align("run", "forward", "--case", "pit_probe", "--out", tmp_path, "--side", "torch").returncode == 0
-    assert not (tmp_path / "verdict.json").exists()
+def test_sides_recorded_one_after_the_other(align, reference_alone, tmp_path):
+    assert not (reference_alone[0] / "verdict.json").exists()
+    out = shutil.copytree(reference_alone[0], tmp_path / "out")
     port = ("--side", "paddle", "--keep", "summary")
-    result = align("run", "forward", "--case", "pit_probe", "--out", tmp_path, *port)
+    result = align("run", "forward", "--case", "pit_probe", "--out", out, *port)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert json.loads((tmp_path / "verdict.json").read_text())["verdict"] == "aligned"
-    for path in (tmp_path / "recordings/pit_probe").glob("*-cpu-*"):
+    assert json.loads((out / "verdict.json").read_text())["verdict"] == "aligned"
+    recordings = list((out / "recordings/pit_probe").glob("*-cpu-*"))
+    assert len(recordings) == 4
+    for path in recordings:
         stored = {entry.stored for entry in Recording(path).step("forward").entries.values()}
         assert stored == {path.name.startswith("torch")}, "the reference is there for the next run of the port"
 
@@ -154,9 +151,8 @@ def test_the_port_alone_without_a_recorded_reference(align, tmp_path):
         (["--case", "pit_tii"], 2, "did you mean pit_ti"),
         (["forwards", "--case", "pit_probe"], 2, "unknown step 'forwards'"),
         (["weights", "--case", "pit_probe", "--weights", "nowhere.pth"], 2, "nowhere.pth: no such file"),
-        (["data", "--case", "pit_probe", "--data", "nowhere"], 2, "nowhere: no such folder"),
+        (["data", "--case", "pit_probe", "--data", "nowhere"], 2, "--data nowhere: no such file or folder"),
         (["weights", "--case", "pit_probe", "--torch-python", "/nowhere/python"], 3, "cannot start it"),
-        (["weights", "--case", "pit_probe", "--paddle-device", "gpu"], 3, "is a CPU wheel"),
         (["weights", "--case", "pit_probe", "--threads", "0"], 2, "not a positive number"),
         (["weights", "--case", "pit_probe", "--side", "torch", "--keep", "summary"], 2, "needs a comparison"),
     ],
@@ -170,11 +166,17 @@ def test_bad_arguments(align, tmp_path, arguments, code, message):
 
 
 @pytest.mark.parametrize("side", ["torch", "paddle"])
-def test_no_gpu(align, tmp_path, side):
-    result = align("run", "forward", "--case", "pit_probe", "--out", tmp_path, f"--{side}-device", "gpu")
-    assert result.returncode == 3
+def test_no_gpu(align, finished, tmp_path, side):
+    (manifest,) = finished[0].glob(f"recordings/pit_probe/{side}-cpu-float32-*/manifest.json")
+    seen = json.loads(manifest.read_text())["environment"]
+    if seen["devices"]["gpus"]:
+        pytest.skip(f"{side} sees a GPU: {seen['devices']['gpus'][0]}")
+    result = align("run", "forward", "--case", "pit_probe", "--out", tmp_path / "out", f"--{side}-device", "gpu")
+    assert result.returncode == 3, result.stdout + result.stderr
     assert f"{side} side, --device gpu" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert ("is a CPU wheel" in result.stderr) is (seen["versions"]["cuda"] in ("False", "None"))
+    assert "Traceback" not in result.stderr + result.stdout
+    assert not (tmp_path / "out/verdict.json").exists()
 
 
 QUICK_HALVES = {("forward", "float16"), ("bp_align", "bfloat16")}
@@ -230,17 +232,30 @@ def test_an_unreadable_image_among_good_ones(align, tmp_path, root):
     assert "broken.png" in result.stderr
 
 
-def test_a_folder_of_ones_own_photographs(align, tmp_path):
+@pytest.fixture(scope="module")
+def of_photographs(align, tmp_path_factory):
+    """A run of `data` on three photographs of one's own, with `--json`: its folder, and what it printed."""
     from align.plan.photographs import shipped
 
+    folder = tmp_path_factory.mktemp("photographs")
     for index, path in enumerate(shipped()[:3]):
-        (tmp_path / f"photos/class{index}").mkdir(parents=True)
-        shutil.copy(path, tmp_path / f"photos/class{index}")
-    result = align(
-        "run", "data", "--case", "pit_probe", "--data", tmp_path / "photos", "--out", tmp_path / "out", "--json"
-    )
+        (folder / f"photos/class{index}").mkdir(parents=True)
+        shutil.copy(path, folder / f"photos/class{index}")
+    result = align("run", "data", "--case", "pit_probe", "--data", folder / "photos", "--out", folder / "out", "--json")
     assert result.returncode == 0, result.stderr
-    names = [json.loads(line)["name"] for line in (tmp_path / "out/rows.jsonl").read_text().splitlines()]
+    return folder / "out", result
+
+
+def test_json_goes_alone_to_standard_output(of_photographs):
+    out, result = of_photographs
+    assert json.loads(result.stdout) == json.loads((out / "verdict.json").read_text())
+
+
+def test_a_folder_of_ones_own_photographs(of_photographs):
+    from align.plan.photographs import shipped
+
+    out, result = of_photographs
+    names = [json.loads(line)["name"] for line in (out / "rows.jsonl").read_text().splitlines()]
     assert json.loads(result.stdout)["steps"][0]["rows"] == len(names)
     decoded = [name for name in names if name.endswith("/decoded") and not name.startswith("variant-")]
     assert decoded == [f"{index:02d}-{path.stem}/decoded" for index, path in enumerate(shipped()[:3])]
@@ -253,20 +268,6 @@ def test_an_unwritable_folder(align, tmp_path):
     assert result.returncode == 2
     assert "cannot write there" in result.stderr
     assert file.read_text() == "not a folder"
-
-
-def test_a_folder_of_results_is_not_emptied(align, tmp_path):
-    """PaDiff removes the folder that it is given, with all that is in it."""
-    for path in (
-        tmp_path / "notes.txt",
-        tmp_path / "recordings/pit_probe/mine/notes.txt",
-        tmp_path / "recordings/old.txt",
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("keep")
-    for _ in range(2):
-        assert align("run", "weights", "--case", "pit_probe", "--out", tmp_path).returncode == 0
-    assert len([path for path in tmp_path.rglob("*.txt") if path.read_text() == "keep"]) == 3
 
 
 def test_weights_of_another_variant_leave_earlier_results(align, finished, tmp_path):
