@@ -63,8 +63,8 @@ def _summary(groups: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
         f"{FACTOR:.0f} is aligned ([verdict.md](verdict.md)). "
         "`Tensors` says how the port's parameters and buffers were found: by the reference's name, by the "
         "value of their gradients, or in order. `Noted` counts rows that differ and do not count: what is inherent in "
-        f"a framework (align/compare/{INHERENT}), and inner values of a model whose results are right. Seconds say which "
-        "pairs are slow, no more."
+        f"a framework (align/compare/{INHERENT}), and inner values of a model whose results are right. Seconds say "
+        "which pairs are slow, no more."
     )
 
 
