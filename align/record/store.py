@@ -102,6 +102,7 @@ class StoreWriter:
             self._error = self._error or error
             with suppress(OSError):  # a full disk must not hide what went wrong first
                 self._stop()
+            self._forget()
 
     def add(
         self,
@@ -145,8 +146,11 @@ class StoreWriter:
     def close(self) -> dict[str, str]:
         """Wait for the thread, flush both files; the answer is the hash of each, by file name."""
         self._stop()
-        if self._error:
-            raise self._error
+        if error := self._forget():
+            try:
+                raise error
+            finally:
+                del error  # it holds this frame
         resolved: dict[str, Entry] = {}
         for name, entry in self._entries.items():
             if isinstance(entry, tuple):
@@ -165,6 +169,17 @@ class StoreWriter:
     def _check_new(self, name: str) -> None:
         if name in self._entries:
             raise ValueError(f"{self._index_path.name}: tensor {name!r} is recorded twice")
+
+    def _forget(self) -> BaseException | None:
+        """Let go of the error, if there is one, and hand it on.
+
+        It holds the frames that it came through, so the model, and so the tensors whose hooks hold this writer: a
+        circle through a framework's own objects, which no collector finds.
+        """
+        error = self._error
+        if error:
+            self._error = ValueError(f"{self._data_path}: nothing can be added, it has ended")
+        return error
 
     def _stop(self) -> None:
         self._waiting.put(None)

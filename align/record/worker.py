@@ -169,12 +169,18 @@ class Worker:
     def step(self, run: str, step: str, early: bool = False) -> dict[str, Any]:
         """Record one step of a run, or only its early part, see `align.steps.early`; how long it took."""
         state, began = self._runs[run], time.perf_counter()
-        try:
-            self._write(state, step, copy=False, early=early)
-        except Overwritten:  # an operation in place was quicker than the writing thread
+        if not self._written(state, step, early):  # outside of what held the first pass in memory
             self._write(state, step, copy=True, early=early)
         state.seconds[step] = round(time.perf_counter() - began, 3)
         return {"seconds": state.seconds[step]}
+
+    def _written(self, state: Run, step: str, early: bool) -> bool:
+        """Record without copies; False if an operation in place was quicker than the writing thread."""
+        try:
+            self._write(state, step, copy=False, early=early)
+        except Overwritten:
+            return False
+        return True
 
     def _write(self, state: Run, step: str, copy: bool, early: bool) -> None:
         state.failures.pop(step, None)  # a hook that met Overwritten looks like a port that raised

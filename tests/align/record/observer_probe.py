@@ -6,11 +6,14 @@ output, by scenario.
 """
 
 import copy
+import gc
 import importlib
 import json
 import os
 import sys
 import threading
+import time
+import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,6 +205,37 @@ def raises():
         record("raises", model, x())
     except ZeroDivisionError:
         return {"hooks": hooks(model)}
+
+
+def let_go():
+    """A pass that ends in the middle because a value was written to: whether its model is freed with it."""
+    told = []
+
+    def attempt():
+        written = threading.Event()
+
+        def forward(m, v):
+            value = m.first(v)
+            functional.relu_(value)
+            written.set()
+            while not writer._error:
+                time.sleep(0.001)
+            return m.second(value)
+
+        model = Model(forward, first=linear(), second=linear())
+        told.append(weakref.ref(model))
+        with StoreWriter(Path(FOLDER), "let_go") as writer:
+            write = writer._write
+            writer._write = lambda entry, array: written.wait() and write(entry, array)
+            with observe(side, model, writer, gradients=True, copy=False):
+                there_and_back(model, x(), True, 1)
+
+    try:
+        attempt()
+    except Exception as error:
+        told.append(type(error).__name__)
+    gc.collect()
+    return {"error": told[1], "alive": told[0]() is not None}
 
 
 def raises_in_backward():
@@ -427,7 +461,7 @@ def _equal(one, other):
 
 SCENARIOS = (
     *(order, twice, nested, attributes, slots, in_place, in_place_between, in_place_through_a_view, raises),
-    *(raises_in_backward, caught, backward_twice, odd_outputs, without_modules, only, without_gradient),
+    *(let_go, raises_in_backward, caught, backward_twice, odd_outputs, without_modules, only, without_gradient),
     *(parameters_optimized, views_optimized, gradients_cleared, gradients_accumulated, input_accumulated, statistics),
     *(residual, boundaries, one_of_two, further_backward, inference_mode, effect),
 )

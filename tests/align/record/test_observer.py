@@ -202,6 +202,11 @@ def test_no_hook_stays_if_the_forward_raises(recorded):
     assert told == {"hooks": 0}
 
 
+def test_a_pass_that_was_given_up_is_freed(recorded):
+    _, told = recorded("let_go")
+    assert told == {"error": "Overwritten", "alive": False}
+
+
 def test_no_hook_stays_if_the_backward_raises(recorded):
     store, told = recorded("raises_in_backward")
     assert store is None
