@@ -15,8 +15,8 @@ QUICK = ("data", "weights", "forward", "metric", "loss", "bp_align")
 
 
 def copied(root: Path, folder: Path) -> Path:
-    """A copy of the three packages, to put a bug into."""
-    for package in ("align", "torch_ref", "paddle_impl"):
+    """A working directory with copies of both sides' packages, to put a bug into: they come before the project's."""
+    for package in ("torch_ref", "paddle_impl"):
         shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
@@ -92,7 +92,7 @@ def test_one_wrong_epsilon_is_misaligned(align, root, tmp_path):
     assert "epsilon=1e-6" in text
     port.write_text(text.replace("epsilon=1e-6", "epsilon=1e-5", 1))
     arguments = ("run", "forward", "--case", "pit_probe", "--keep", "summary", "--out", tmp_path / "out")
-    result = align(*arguments, cwd=folder, env={"PYTHONPATH": str(folder)})
+    result = align(*arguments, cwd=folder)
     assert result.returncode == 1, result.stdout + result.stderr
     verdict = json.loads((tmp_path / "out/verdict.json").read_text())
     assert (verdict["verdict"], verdict["blamed_step"]) == ("misaligned", "forward")
@@ -118,9 +118,7 @@ def test_a_side_that_imports_the_other_framework_is_refused(align, root, tmp_pat
     package = {"torch": "torch_ref", "paddle": "paddle_impl"}[side]
     metrics = folder / package / "metrics.py"
     metrics.write_text(metrics.read_text() + f"\nimport {other}\n")
-    result = align(
-        "run", "metric", "--case", "pit_probe", "--out", tmp_path / "out", cwd=folder, env={"PYTHONPATH": str(folder)}
-    )
+    result = align("run", "metric", "--case", "pit_probe", "--out", tmp_path / "out", cwd=folder)
     assert result.returncode == 2, result.stdout + result.stderr
     assert f"the {side} process imported '{other}'" in result.stderr
 
@@ -214,7 +212,7 @@ def test_a_port_that_casts_to_half_itself_is_misaligned(align, root, tmp_path):
     assert "F.log_softmax(x, axis=-1)" in text
     port.write_text(text.replace("F.log_softmax(x, axis=-1)", 'F.log_softmax(x.astype("float16"), axis=-1)'))
     arguments = ("run", "loss", "--case", "pit_probe", "--out", tmp_path / "out")
-    result = align(*arguments, cwd=folder, env={"PYTHONPATH": str(folder)})
+    result = align(*arguments, cwd=folder)
     assert result.returncode == 1, result.stdout + result.stderr
     assert json.loads((tmp_path / "out/verdict.json").read_text())["blamed_step"] == "loss"
 

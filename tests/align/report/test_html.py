@@ -85,7 +85,7 @@ def misaligned(browser, align, root, tmp_path_factory):
     It asks for the browser first: without one nothing is run.
     """
     folder = tmp_path_factory.mktemp("misaligned")
-    for package in ("align", "torch_ref", "paddle_impl"):
+    for package in ("torch_ref", "paddle_impl"):
         shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     for file, right, wrong in (
         ("data.py", 'Resize(resize, interpolation="bicubic")', 'Resize(resize, interpolation="bilinear")'),
@@ -95,7 +95,7 @@ def misaligned(browser, align, root, tmp_path_factory):
         assert right in text
         (folder / "paddle_impl" / file).write_text(text.replace(right, wrong))
     arguments = ("run", "data", "forward", "--case", "pit_probe", "--out", folder / "out")
-    result = align(*arguments, cwd=folder, env={"PYTHONPATH": str(folder)})
+    result = align(*arguments, cwd=folder)
     assert result.returncode == 1, result.stdout + result.stderr
     return folder / "out"
 
