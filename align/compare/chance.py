@@ -9,7 +9,7 @@ reference's runs, and stays red only if it is too far off each time.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from align.compare.judge import FACTOR
+from align.compare.judge import FACTOR, INSIDE, rejoined
 from align.compare.rows import Row
 from align.compare.verdict import StepVerdict, Verdict
 
@@ -17,8 +17,11 @@ Errors = Mapping[str, tuple[float, float]]  # by row: root mean square and maxim
 
 
 def imprecise(result: Verdict) -> tuple[str, ...]:
-    """The steps to ask again: all that is wrong with the run is that rows of these are imprecise."""
-    bad = [row for row in result.rows if row.bad]
+    """The steps to ask again: all that is wrong with the run is that rows of these are imprecise.
+
+    What a side lacks inside a model is wrong only because a result is.
+    """
+    bad = [row for row in result.rows if row.bad and not (row.verdict == "missing" and row.name.startswith(INSIDE))]
     if result.complaints or not all(map(_imprecise, bad)):
         return ()
     return tuple(step.step for step in result.steps if any(row.bad for row in step.rows))
@@ -29,8 +32,8 @@ def forgiven(result: Verdict, again: Mapping[str, Sequence[Errors]]) -> Verdict:
     steps = []
     for step in result.steps:
         runs = again.get(step.step, ())
-        rows = tuple(_asked_again(row, runs) if row.bad else row for row in step.rows)
-        steps.append(StepVerdict(step.step, rows, step.seconds))
+        rows = [_asked_again(row, runs) if row.bad else row for row in step.rows]
+        steps.append(StepVerdict(step.step, tuple(rejoined(rows) if runs else rows), step.seconds))
     return replace(result, steps=tuple(steps))
 
 

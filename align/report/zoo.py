@@ -31,7 +31,7 @@ def page(outcomes: Sequence[Outcome], cases: Sequence[Case], versions: Mapping[s
         "",
         f"    {command}",
         "",
-        "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items() if version != "None") + ".",
+        "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
         "",
         *_summary({title: [o for o, _ in rows] for title, rows in grouped.items()}),
     ]

@@ -4,12 +4,14 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from align.case import Case
+from align.case import Case, package_of
 from align.compare import waivers
 from align.compare.verdict import Verdict
 from align.errors import AlignError
@@ -82,7 +84,7 @@ def run(
     kept = {} if fresh else _read(out / "outcomes.jsonl")
     answer = []
     with Running() as sides:
-        versions = _versions(sides, Options(cases[0], out, cases[0].steps, roots=roots)) if cases else {}
+        versions = _versions(sides, Options(cases[0], out, cases[0].steps, roots=roots), cases) if cases else {}
         digest = f"{code_digest(ROOT / 'align', *_folders(cases, roots))} {versions}"
         for case in cases:
             told_of = f"{json.dumps(asdict(case))} {changes.key(case)} {digest}"
@@ -98,10 +100,16 @@ def run(
     return Done(answer, versions)
 
 
-def _versions(sides: Running, options: Options) -> dict[str, str]:
-    """By package, of both sides and of Python."""
+def _versions(sides: Running, options: Options, cases: Iterable[Case]) -> dict[str, str]:
+    """Of Python, of both sides' packages, and of those that the models come from."""
     told = [process.request("environment") for process in sides.of(options).values()]
-    return {"python": told[0]["python"], **{k: v for answer in told for k, v in answer["versions"].items()}}
+    versions = {"python": told[0]["python"], **{k: v for answer in told for k, v in answer["versions"].items()}}
+    for package in sorted(
+        {package_of(builder) for case in cases for builder in (case.reference, case.port)} - {"align"}
+    ):
+        with suppress(PackageNotFoundError):  # a user's own, or Paddle, which tells its version itself
+            versions.setdefault(package, version(package))
+    return {name: told for name, told in versions.items() if told not in ("None", "False")}
 
 
 def _folders(cases: Sequence[Case], roots: tuple[Path, ...]) -> list[Path]:

@@ -28,7 +28,15 @@ def test_only_a_run_that_is_imprecise_and_nothing_else_is_asked_again():
     assert imprecise(verdict(row("b", NEAR, verdict="aligned"))) == ()
     assert imprecise(verdict(row("a", FAR), row("c", FAR, Judgement(1.0, 1e-18, 64e-18, "rms")))) == ()
     assert imprecise(verdict(row("a", FAR), row("missing", None, None, "missing"))) == ()
+    assert imprecise(verdict(row("a", FAR), row("activation/x/out", None, None, "missing"))) == ("bp_align",)
     assert imprecise(verdict(row("a", FAR), complaints=("a waiver",))) == ()
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_what_lacks_inside_is_as_right_as_the_results(near):
+    red = verdict(row("a", FAR), row("activation/x/out", None, None, "missing"))
+    result = forgiven(red, {"bp_align": [{"a": (1e-9, 4e-9) if near else (4e-7, 8e-7)}]})
+    assert [found.bad for found in result.rows] == [not near, not near]
 
 
 @pytest.mark.parametrize(
