@@ -70,7 +70,7 @@ class Case:
     """One pair to align. `reference` and `port` are paths as `align.record.builders` reads them, called with `build`.
 
     With a `loss`, the package of each path (`torch_ref`, `paddle_impl`) must offer those of the twins `data losses
-    metrics optim train weights` that the steps call; `reference_package` and `port_package` are others that have them.
+    metrics optim train weights ema` that the steps call; `reference_package` and `port_package` name others.
     Without one the models stand alone: the steps are `forward` and `bp_align`, and backward begins at fixed cotangents.
     """
 

@@ -11,7 +11,7 @@ from align.record.process import SideProcess
 from align.sides import SIDES
 
 # Tested together; Paddle's GPU wheels in the common index end at 2.6.
-SUPPORTED = {"torch": "2.x, tested with 2.15.0", "paddle": "3.x, tested with 3.3.1"}
+SUPPORTED = {"torch": "2.x, tested with 2.15.0", "paddle": "3.3 and later 3.x, tested with 3.3.1"}
 
 
 EXAMPLES = (

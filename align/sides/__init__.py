@@ -1,4 +1,4 @@
-"""The two sides. Only `align.sides.torch` and `align.sides.paddle` import a framework, and only in a worker process.
+"""The two sides. Only files of this folder import a framework, and only in a worker process.
 
 What a step sees of a framework is the `Side` protocol; anything beyond it comes from the case's own packages.
 """

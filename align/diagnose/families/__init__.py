@@ -1,9 +1,6 @@
 """The registry: every module of this folder is a family, with `RANK` (simplest first) and `propose(evidence)`.
 
 A family knows a kind of change in general, never a particular bug. It yields nothing for evidence that is not its own.
-
-RANK 0: two settings that can be read; 1: another order or another value of those at hand; 2: another function;
-3: a number fitted to the tensors; 4: several of these.
 """
 
 import importlib
